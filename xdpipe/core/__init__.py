@@ -1,0 +1,1 @@
+"""The C core, built by cffi: rings, the batch, the loop and the native stages."""

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The batch's columns, and what array stages do with whole columns: load, store, decide. */
+#include "batch.h"
+
+#include <string.h>
+
+#define ALIGN 64u /* a cache line, so that columns share none */
+
+const struct xp_column xp_columns[] = {
+#define X(name, type, width, writable, by, doc)                                                    \
+	{#name, #type, width, sizeof(type), writable, offsetof(struct xp_batch, name), by, doc},
+	XP_COLUMNS(X)
+#undef X
+};
+const uint32_t xp_n_columns = sizeof(xp_columns) / sizeof(*xp_columns);
+
+const struct xp_name xp_counter_names[] = {
+#define X(name, doc) {#name, doc, offsetof(struct xp_counters, name) / sizeof(uint64_t)},
+	XP_COUNTERS(X)
+#undef X
+};
+const uint32_t xp_n_counters = sizeof(xp_counter_names) / sizeof(*xp_counter_names);
+
+const struct xp_name xp_flag_names[] = {
+#define X(name, value, doc) {#name, doc, value},
+	XP_FLAGS(X)
+#undef X
+};
+const uint32_t xp_n_flags = sizeof(xp_flag_names) / sizeof(*xp_flag_names);
+
+const struct xp_name xp_malformed_names[] = {
+#define X(name, doc) {#name, doc, XP_MALFORMED_##name},
+	XP_MALFORMED(X)
+#undef X
+};
+const uint32_t xp_n_malformed = sizeof(xp_malformed_names) / sizeof(*xp_malformed_names);
+
+static uint64_t padded(uint64_t bytes)
+{
+	return (bytes + ALIGN - 1) / ALIGN * ALIGN;
+}
+
+/* How large an arena xp_batch_init wants. */
+uint64_t xp_batch_bytes(uint32_t capacity)
+{
+	uint64_t bytes = padded(sizeof(struct xp_batch)) + ALIGN;
+
+	for (uint32_t i = 0; i < xp_n_columns; i++)
+		bytes += padded((uint64_t)xp_columns[i].item_size * xp_columns[i].width * capacity);
+	return bytes;
+}
+
+/* Lay a batch out in an arena of xp_batch_bytes(capacity), zeroed; packets lie at base. */
+struct xp_batch *xp_batch_init(void *arena, uint32_t capacity, uint8_t *base, uint64_t size)
+{
+	uint8_t *at = (uint8_t *)(uintptr_t)padded((uintptr_t)arena);
+	struct xp_batch *b = (struct xp_batch *)at;
+
+	b->n = 0;
+	b->capacity = capacity;
+	b->base = base;
+	b->size = size;
+	at += padded(sizeof(*b));
+	for (uint32_t i = 0; i < xp_n_columns; i++) {
+		memcpy((uint8_t *)b + xp_columns[i].field, &at, sizeof(at));
+		at += padded((uint64_t)xp_columns[i].item_size * xp_columns[i].width * capacity);
+	}
+	return b;
+}
+
+uint32_t xp_batch_n(const struct xp_batch *b)
+{
+	return b->n;
+}
+
+void xp_batch_set_n(struct xp_batch *b, uint32_t n)
+{
+	b->n = n < b->capacity ? n : b->capacity;
+}
+
+void *xp_batch_column(struct xp_batch *b, uint32_t column)
+{
+	void *at;
+
+	memcpy(&at, (uint8_t *)b + xp_columns[column].field, sizeof(at));
+	return at;
+}
+
+/*
+ * Big-endian loads of 1, 2, 4 or 8 bytes at an offset per packet (step 1) or at one offset for
+ * all (step 0). out is uint8_t, uint16_t, uint32_t or uint64_t, n values in host order. Where the
+ * value does not lie wholly within the packet, `missing`.
+ */
+void xp_load(const struct xp_batch *b, const int32_t *offsets, uint32_t step, void *out,
+	     uint32_t width, uint64_t missing)
+{
+#define LOAD(type, read)                                                                           \
+	for (uint32_t i = 0; i < b->n; i++) {                                                      \
+		int32_t at = offsets[i * step];                                                    \
+		((type *)out)[i] = xp_within(b, i, at, sizeof(type))                               \
+					   ? (type)read(xp_packet(b, i) + at)                      \
+					   : (type)missing;                                        \
+	}
+	switch (width) {
+	case 1:
+		LOAD(uint8_t, *)
+		break;
+	case 2:
+		LOAD(uint16_t, xp_get16)
+		break;
+	case 4:
+		LOAD(uint32_t, xp_get32)
+		break;
+	case 8:
+		LOAD(uint64_t, xp_get64)
+		break;
+	}
+#undef LOAD
+}
+
+/* out: n rows of `width` bytes as they stand in the packet; bytes beyond its end are 0. */
+void xp_load_bytes(const struct xp_batch *b, const int32_t *offsets, uint32_t step, uint8_t *out,
+		   uint32_t width)
+{
+	for (uint32_t i = 0; i < b->n; i++, out += width) {
+		int32_t at = offsets[i * step];
+		uint32_t there = 0;
+
+		if (at >= 0 && at < b->len[i]) {
+			there = (uint32_t)(b->len[i] - at);
+			if (there > width)
+				there = width;
+			memcpy(out, xp_packet(b, i) + at, there);
+		}
+		memset(out + there, 0, width - there);
+	}
+}
+
+/*
+ * Bring the TCP, UDP, ICMP or ICMPv6 checksum of packet i up to date for 16-bit words that go
+ * from `was` to `is` (one's complement sums, not yet folded): RFC 1624, equation 3. A UDP
+ * checksum of 0 over IPv4 means none (RFC 768) and stays.
+ */
+static void fix_l4_checksum(struct xp_batch *b, uint32_t i, uint32_t was, uint32_t is)
+{
+	uint32_t flags = b->flags[i];
+	int32_t at = b->l4[i];
+	uint32_t sum;
+	uint8_t *p;
+
+	if (flags & XP_FLAG_TCP)
+		at += 16;
+	else if (flags & XP_FLAG_UDP)
+		at += 6;
+	else if (flags & (XP_FLAG_ICMP | XP_FLAG_ICMP6))
+		at += 2;
+	else
+		return;
+	if (!xp_within(b, i, at, 2))
+		return;
+	p = xp_packet(b, i) + at;
+	sum = xp_get16(p);
+	if (sum == 0 && (flags & XP_FLAG_UDP))
+		return;
+	sum = (uint16_t)~sum + (uint16_t)~was + is;
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (uint16_t)~sum;
+	if (sum == 0 && (flags & XP_FLAG_UDP))
+		sum = 0xffff;
+	xp_put16(p, (uint16_t)sum);
+}
+
+/* Write one byte and, where the checksum covers it, account for its change. */
+static void put_byte(struct xp_batch *b, uint32_t i, int32_t at, uint8_t value, int fix_checksum)
+{
+	uint8_t *p = xp_packet(b, i) + at;
+
+	if (fix_checksum && at >= b->l4[i]) {
+		uint32_t shift = (uint32_t)(at - b->l4[i]) & 1 ? 0 : 8;
+
+		fix_l4_checksum(b, i, (uint32_t)*p << shift, (uint32_t)value << shift);
+	}
+	*p = value;
+}
+
+/*
+ * Big-endian stores of 1, 2, 4 or 8 bytes, in packets where `where` is not 0 (NULL: all), and
+ * only where the value lies wholly within the packet. fix_checksum: bring the checksum of TCP,
+ * UDP, ICMP or ICMPv6 up to date; needs the columns of Headers. Returns how many were written.
+ */
+uint32_t xp_store(struct xp_batch *b, const int32_t *offsets, uint32_t step,
+		  const uint64_t *values, uint32_t value_step, const uint8_t *where,
+		  uint32_t width, int fix_checksum)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < b->n; i++) {
+		int32_t at = offsets[i * step];
+		uint64_t value = values[i * value_step];
+
+		if ((where && !where[i]) || !xp_within(b, i, at, width))
+			continue;
+		for (uint32_t k = 0; k < width; k++)
+			put_byte(b, i, at + (int32_t)k, (uint8_t)(value >> (8 * (width - 1 - k))),
+				 fix_checksum);
+		n++;
+	}
+	return n;
+}
+
+/* Give the undecided packets where `where` is not 0 this verdict. Returns how many. */
+uint32_t xp_decide(struct xp_batch *b, const uint8_t *where, uint32_t verdict)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < b->n; i++) {
+		uint8_t hit = where[i] && b->verdict[i] == XP_UNDECIDED;
+
+		b->verdict[i] = hit ? (uint8_t)verdict : b->verdict[i];
+		n += hit;
+	}
+	return n;
+}
+
+/* Does nothing: a native chain that is empty but for the cost of being one. */
+int xp_stage_nothing(struct xp_batch *batch, void *state)
+{
+	(void)batch;
+	(void)state;
+	return 0;
+}

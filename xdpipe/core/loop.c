@@ -1,0 +1,444 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A worker's loop: receive, run the chain, dispatch by verdict, service the rings, wait.
+ *
+ * Every frame of the UMEM is in one place: on the free list, on the fill ring, in the kernel, on
+ * the rx ring, in the batch, on the tx ring, on the completion ring. The functions here move
+ * frames between those places and allocate nothing.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "ring.h"
+
+#define SEND_CALLS_MAX 64 /* in a row, so that a tx ring that does not drain holds nobody up */
+
+static uint64_t now_ns(clockid_t clock)
+{
+	struct timespec t;
+
+	clock_gettime(clock, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
+static uint64_t frame_of(const struct xp_umem *umem, uint64_t addr)
+{
+	return addr & ~(uint64_t)(umem->frame_size - 1);
+}
+
+static void mark_ring(const struct xp_umem *umem, const struct xp_ring *ring, int descs,
+		      uint8_t *marks)
+{
+	uint32_t index = __atomic_load_n(ring->consumer, __ATOMIC_ACQUIRE);
+	uint32_t end = __atomic_load_n(ring->producer, __ATOMIC_ACQUIRE);
+
+	for (; index != end; index++) {
+		uint64_t addr = descs ? ring_desc(ring, index)->addr : *ring_addr(ring, index);
+
+		if (addr < umem->size)
+			marks[addr / umem->frame_size] = 1;
+	}
+}
+
+/*
+ * How many frames the kernel holds that are on no ring: taken from fill and not yet on rx, taken
+ * from tx and not yet on completion. 0 in copy mode when nothing is under way, if the rx ring is
+ * as large as the UMEM (a full rx ring would leave one frame in the pool: xsk_buff_free).
+ */
+int xp_held_by_kernel(const struct xp_xsk *xsk)
+{
+	uint32_t taken = __atomic_load_n(xsk->fill.consumer, __ATOMIC_ACQUIRE);
+	uint32_t sent = __atomic_load_n(xsk->tx.consumer, __ATOMIC_ACQUIRE);
+
+	taken -= __atomic_load_n(xsk->rx.producer, __ATOMIC_ACQUIRE);
+	sent -= __atomic_load_n(xsk->completion.producer, __ATOMIC_ACQUIRE);
+	return (int)(taken + sent);
+}
+
+/*
+ * Find out which frames are free: those on no ring. At the start that is all of them; after a
+ * worker died it includes those that it held. Only while the kernel holds none and nobody else
+ * works on the rings. marks: n_frames bytes of scratch. Returns 0, or -EBUSY while the kernel
+ * holds frames.
+ */
+int xp_adopt(struct xp_xsk *xsk, struct xp_umem *umem, uint8_t *marks)
+{
+	if (xp_held_by_kernel(xsk) != 0)
+		return -EBUSY;
+	memset(marks, 0, umem->n_frames);
+	mark_ring(umem, &xsk->fill, 0, marks);
+	mark_ring(umem, &xsk->rx, 1, marks);
+	mark_ring(umem, &xsk->tx, 1, marks);
+	mark_ring(umem, &xsk->completion, 0, marks);
+	umem->n_free = 0;
+	for (uint32_t i = umem->n_frames; i-- > 0;)
+		if (!marks[i])
+			umem->free[umem->n_free++] = (uint64_t)i * umem->frame_size;
+	return 0;
+}
+
+/*
+ * Close the books of a worker that died: what it had taken from the rings without counting it as
+ * received, or received without counting a verdict, is counted now. The 32-bit ring indices tell
+ * how many it took; they started at 0 with the counters.
+ */
+void xp_reconcile(struct xp_worker *w)
+{
+	struct xp_counters *c = w->counters;
+	uint32_t taken = __atomic_load_n(w->xsk->rx.consumer, __ATOMIC_ACQUIRE);
+	uint32_t filled = __atomic_load_n(w->xsk->fill.producer, __ATOMIC_ACQUIRE);
+	uint32_t submitted = __atomic_load_n(w->xsk->tx.producer, __ATOMIC_ACQUIRE);
+	uint32_t completed = __atomic_load_n(w->xsk->completion.consumer, __ATOMIC_ACQUIRE);
+	uint64_t tx;
+
+	c->received += (uint32_t)(taken - (uint32_t)c->received);
+	c->filled += (uint32_t)(filled - (uint32_t)c->filled);
+	c->tx_submitted += (uint32_t)(submitted - (uint32_t)c->tx_submitted);
+	c->tx_completed += (uint32_t)(completed - (uint32_t)c->tx_completed);
+	tx = c->tx_submitted + c->tx_no_room;
+	if (c->verdict_tx < tx) /* died between the ring and the counter */
+		c->verdict_tx = tx;
+	else /* died between the counter and the ring: those frames were never sent */
+		c->tx_no_room += c->verdict_tx - tx;
+	c->verdict_lost = c->received - c->verdict_drop - c->verdict_tx - c->verdict_invalid;
+}
+
+/*
+ * Close the books of a queue that nobody will serve any more, its worker being dead: what waits
+ * on the rx ring is lost with it, what is not sent is abandoned.
+ */
+void xp_abandon(struct xp_worker *w)
+{
+	struct xp_ring *rx = &w->xsk->rx;
+	uint32_t n = ring_peek(rx, rx->size);
+
+	ring_release(rx, n);
+	xp_reconcile(w); /* finds them taken and without a verdict */
+	w->counters->tx_abandoned = w->counters->tx_submitted - w->counters->tx_completed;
+}
+
+/* Put the free frames on the fill ring, as many as it takes. */
+void xp_refill(struct xp_worker *w)
+{
+	struct xp_umem *umem = w->umem;
+	uint32_t n = xp_fill_submit(&w->xsk->fill, umem->free, umem->n_free);
+
+	umem->n_free -= n;
+	if (umem->n_free)
+		memmove(umem->free, umem->free + n, umem->n_free * sizeof(*umem->free));
+	w->counters->filled += n;
+}
+
+/*
+ * Take up to batch->capacity packets from the rx ring into the batch, which owns their frames
+ * then. Returns how many.
+ */
+int xp_receive(struct xp_worker *w)
+{
+	struct xp_ring *rx = &w->xsk->rx;
+	struct xp_batch *b = w->batch;
+	uint32_t first = rx->cached_consumer;
+	uint32_t n = ring_peek(rx, b->capacity);
+	uint64_t bytes = 0;
+	uint64_t now;
+
+	b->n = n;
+	if (n == 0)
+		return 0;
+	now = now_ns(CLOCK_REALTIME);
+	for (uint32_t i = 0; i < n; i++) {
+		const struct xdp_desc *d = ring_desc(rx, first + i);
+
+		b->addr[i] = d->addr;
+		b->len[i] = (int32_t)d->len;
+		b->time_ns[i] = now;
+		bytes += d->len;
+	}
+	memset(b->verdict, XP_UNDECIDED, n);
+	ring_release(rx, n);
+	w->counters->received += n;
+	w->counters->received_bytes += bytes;
+	w->counters->batches++;
+	return (int)n;
+}
+
+/* Ask the kernel to send. Copy mode sends within the call, a budget of packets at a time. */
+static void kick_tx(struct xp_worker *w)
+{
+	struct xp_counters *c = w->counters;
+	struct xp_ring *tx = &w->xsk->tx;
+	uint32_t before = __atomic_load_n(tx->consumer, __ATOMIC_ACQUIRE);
+
+	for (int i = 0; i < SEND_CALLS_MAX; i++) {
+		uint32_t after;
+
+		if (before == tx->cached_producer || !ring_needs_wakeup(tx))
+			return;
+		c->wakeups++;
+		if (sendto(w->xsk->fd, NULL, 0, MSG_DONTWAIT, NULL, 0) < 0) {
+			if (errno == EBUSY) { /* completed, but the device dropped it */
+				c->tx_dropped++;
+			} else if (errno != EAGAIN && errno != ENOBUFS) {
+				c->tx_errors++;
+				c->tx_errno = (uint64_t)errno;
+				return;
+			}
+		}
+		after = __atomic_load_n(tx->consumer, __ATOMIC_ACQUIRE);
+		if (after == before) /* no room on completion, or the device is full: later */
+			return;
+		before = after;
+	}
+}
+
+/*
+ * Give every packet of the batch what its verdict says: DROP frees its frame, TX puts it on the
+ * tx ring, or frees and counts it where that is full. The batch owns nothing afterwards.
+ */
+void xp_dispatch(struct xp_worker *w)
+{
+	struct xp_counters *c = w->counters;
+	struct xp_umem *umem = w->umem;
+	struct xp_batch *b = w->batch;
+	struct xp_ring *tx = &w->xsk->tx;
+	uint8_t rest = (uint8_t)w->default_verdict;
+	uint32_t n_tx = 0, n_drop = 0, n_invalid = 0, sent, first;
+
+	for (uint32_t i = 0; i < b->n; i++) {
+		uint8_t v = b->verdict[i] == XP_UNDECIDED ? rest : b->verdict[i];
+
+		if (v == XP_TX) {
+			w->tx_scratch[n_tx++] = i;
+			continue;
+		}
+		if (v == XP_DROP)
+			n_drop++;
+		else
+			n_invalid++;
+		umem->free[umem->n_free++] = frame_of(umem, b->addr[i]);
+	}
+	c->verdict_drop += n_drop;
+	c->verdict_invalid += n_invalid;
+	b->n = 0;
+	if (n_tx == 0)
+		return;
+	sent = ring_reserve(tx, n_tx);
+	first = tx->cached_producer;
+	for (uint32_t i = 0; i < n_tx; i++) {
+		uint32_t at = w->tx_scratch[i];
+
+		if (i < sent) {
+			struct xdp_desc *d = ring_desc(tx, first + i);
+
+			d->addr = b->addr[at];
+			d->len = (uint32_t)b->len[at];
+			d->options = 0;
+		} else {
+			umem->free[umem->n_free++] = frame_of(umem, b->addr[at]);
+		}
+	}
+	ring_submit(tx, sent);
+	c->verdict_tx += n_tx;
+	c->tx_submitted += sent;
+	c->tx_no_room += n_tx - sent;
+}
+
+/* Have the kernel send what is on the tx ring, and take back the frames of what it has sent. */
+void xp_reclaim(struct xp_worker *w)
+{
+	struct xp_umem *umem = w->umem;
+	struct xp_ring *completion = &w->xsk->completion;
+	uint32_t first, n;
+
+	if (w->counters->tx_submitted == w->counters->tx_completed)
+		return;
+	kick_tx(w);
+	first = completion->cached_consumer;
+	n = ring_peek(completion, completion->size);
+	for (uint32_t i = 0; i < n; i++)
+		umem->free[umem->n_free++] = frame_of(umem, *ring_addr(completion, first + i));
+	ring_release(completion, n);
+	w->counters->tx_completed += n;
+}
+
+/* Completion to free, free to fill, and wake the kernel where a ring asks for it. */
+void xp_service(struct xp_worker *w)
+{
+	xp_reclaim(w);
+	if (w->umem->n_free)
+		xp_refill(w);
+}
+
+/*
+ * Copy packets that lie elsewhere into free frames and send them, as many as there are frames and
+ * room for; none may be longer than a frame. Returns how many were submitted. For sockets that
+ * only send: their frames do not go to the fill ring.
+ */
+uint32_t xp_transmit(struct xp_worker *w, const uint8_t *packets, const uint64_t *offsets,
+		     const int32_t *lens, uint32_t n)
+{
+	struct xp_umem *umem = w->umem;
+	struct xp_ring *tx = &w->xsk->tx;
+	uint32_t first;
+
+	xp_reclaim(w);
+	if (n > umem->n_free)
+		n = umem->n_free;
+	n = ring_reserve(tx, n);
+	first = tx->cached_producer;
+	for (uint32_t i = 0; i < n; i++) {
+		struct xdp_desc *d = ring_desc(tx, first + i);
+
+		d->addr = umem->free[--umem->n_free];
+		d->len = (uint32_t)lens[i];
+		d->options = 0;
+		memcpy(umem->base + d->addr, packets + offsets[i], d->len);
+	}
+	ring_submit(tx, n);
+	w->counters->tx_submitted += n;
+	xp_reclaim(w);
+	return n;
+}
+
+static int attention_wanted(const struct xp_worker *w)
+{
+	return __atomic_load_n(w->attention, __ATOMIC_RELAXED) != w->attended;
+}
+
+/* Write the gauges: where the frames are. The counters are always up to date. */
+void xp_publish(struct xp_worker *w)
+{
+	struct xp_counters *c = w->counters;
+	uint64_t with_kernel = c->filled - c->received + c->tx_submitted - c->tx_completed;
+
+	c->frames_free = w->umem->n_free;
+	c->frames_batch = w->batch ? w->batch->n : 0; /* replay has none */
+	c->frames_fill = xp_ring_count(&w->xsk->fill);
+	c->frames_rx = xp_ring_count(&w->xsk->rx);
+	c->frames_tx = xp_ring_count(&w->xsk->tx);
+	c->frames_completion = xp_ring_count(&w->xsk->completion);
+	c->frames_kernel = with_kernel - c->frames_fill - c->frames_rx - c->frames_tx -
+			   c->frames_completion;
+	c->heartbeat_ns = now_ns(CLOCK_MONOTONIC);
+}
+
+/* Look at the rx ring for spin_us, then poll until packets come or the supervisor calls. */
+void xp_wait(struct xp_worker *w)
+{
+	struct pollfd fds[2] = {{w->xsk->fd, POLLIN, 0}, {w->control_fd, POLLIN, 0}};
+	uint64_t end = now_ns(CLOCK_MONOTONIC) + w->spin_us * 1000ull;
+	int timeout_ms = w->poll_timeout_ms;
+
+	do {
+		for (int i = 0; i < 32; i++) {
+			if (ring_peek(&w->xsk->rx, 1) || attention_wanted(w))
+				return;
+			relax();
+		}
+	} while (now_ns(CLOCK_MONOTONIC) < end);
+	/* what is on its way out comes back without a wake-up: look again soon */
+	if (w->counters->tx_submitted != w->counters->tx_completed && timeout_ms > 1)
+		timeout_ms = 1;
+	xp_publish(w);
+	w->counters->polls++;
+	poll(fds, 2, timeout_ms);
+}
+
+/* Run native stages one after the other on a batch. */
+void xp_run_stages(struct xp_batch *batch, struct xp_stage *stages, uint32_t n)
+{
+	uint64_t before, after;
+
+	if (n == 0)
+		return;
+	before = now_ns(CLOCK_MONOTONIC);
+	for (struct xp_stage *s = stages; s < stages + n; s++) {
+		if (s->run(batch, s->state) < 0)
+			s->counts[XP_STAGE_ERRORS]++;
+		after = now_ns(CLOCK_MONOTONIC);
+		s->counts[XP_STAGE_PACKETS] += batch->n;
+		s->counts[XP_STAGE_NS] += after - before;
+		before = after;
+	}
+}
+
+/* Count the time since packets began to come as busy, if they had. */
+static void end_busy(struct xp_worker *w)
+{
+	if (w->busy_since_ns)
+		w->counters->busy_ns += now_ns(CLOCK_MONOTONIC) - w->busy_since_ns;
+	w->busy_since_ns = 0;
+}
+
+/*
+ * One turn: dispatch the batch of the turn before, service the rings, receive (or wait for
+ * packets), run the leading native stages. Returns how many packets the batch holds, or
+ * XP_CONTROL, with an empty batch, when the supervisor calls.
+ */
+int xp_cycle(struct xp_worker *w)
+{
+	int n;
+
+	if (w->batch->n)
+		xp_dispatch(w);
+	xp_service(w);
+	if (attention_wanted(w)) {
+		end_busy(w);
+		return XP_CONTROL;
+	}
+	n = xp_receive(w);
+	if (n == 0) {
+		end_busy(w);
+		xp_wait(w);
+		n = xp_receive(w);
+		if (n == 0)
+			return 0;
+	}
+	if (!w->busy_since_ns)
+		w->busy_since_ns = now_ns(CLOCK_MONOTONIC);
+	if ((w->counters->batches & 255) == 0)
+		xp_publish(w);
+	xp_run_stages(w->batch, w->stages, w->n_stages);
+	return n;
+}
+
+/* Turn until the supervisor calls: the loop of a chain that is native throughout. */
+int xp_run(struct xp_worker *w)
+{
+	int n;
+
+	do
+		n = xp_cycle(w);
+	while (n != XP_CONTROL);
+	return n;
+}
+
+/*
+ * Wait until what was submitted is sent; count what is not within timeout_ms as abandoned.
+ * Returns how many packets that is. The last thing a worker does with its socket.
+ */
+int xp_drain_tx(struct xp_worker *w, uint32_t timeout_ms)
+{
+	struct xp_counters *c = w->counters;
+	uint64_t end = now_ns(CLOCK_MONOTONIC) + timeout_ms * 1000000ull;
+
+	do
+		xp_reclaim(w);
+	while (c->tx_submitted != c->tx_completed && now_ns(CLOCK_MONOTONIC) < end);
+	c->tx_abandoned = c->tx_submitted - c->tx_completed;
+	xp_publish(w);
+	return (int)c->tx_abandoned;
+}

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the C core offers to Python and to native stages. The part between the cdef marks is also
+ * what cffi reads (build.py), so that there is one definition of it.
+ */
+#ifndef XP_H
+#define XP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "columns.h"
+
+#define XP_ABSENT 0x40000000
+#define XP_CONTROL (-1)
+
+enum xp_flag {
+#define X(name, value, doc) XP_FLAG_##name = value,
+	XP_FLAGS(X)
+#undef X
+};
+
+enum xp_malformed {
+	XP_MALFORMED_NONE,
+#define X(name, doc) XP_MALFORMED_##name,
+	XP_MALFORMED(X)
+#undef X
+		XP_N_MALFORMED
+};
+
+/* The counters page of a worker; see XP_COUNTERS. */
+struct xp_counters {
+#define X(name, doc) uint64_t name;
+	XP_COUNTERS(X)
+#undef X
+};
+
+/*
+ * Packets by column. Allocated once; columns hold `capacity` entries of which the first n are
+ * valid. The batch owns the frames of its packets from xp_receive to xp_dispatch.
+ */
+struct xp_batch {
+	uint32_t n;
+	uint32_t capacity;
+	uint8_t *base; /* packet i is base[addr[i]] .. base[addr[i] + len[i] - 1] */
+	uint64_t size; /* bytes at base */
+#define X(name, type, width, writable, by, doc) type *name;
+	XP_COLUMNS(X)
+#undef X
+};
+
+/* cdef begin */
+enum xp_verdict { XP_UNDECIDED, XP_DROP, XP_TX };
+/* the first of a stage's counts; its own follow */
+enum xp_stage_count { XP_STAGE_PACKETS, XP_STAGE_NS, XP_STAGE_ERRORS, XP_STAGE_OWN };
+
+typedef int xp_stage_fn(struct xp_batch *batch, void *state);
+
+struct xp_name {
+	const char *name;
+	const char *doc;
+	uint64_t value;
+};
+
+struct xp_column {
+	const char *name;
+	const char *type;     /* C type */
+	uint32_t width;       /* values per packet */
+	uint32_t item_size;   /* bytes of one value */
+	uint32_t writable;    /* by array stages */
+	uint32_t field;       /* offset of the pointer in struct xp_batch */
+	const char *provider; /* "receive", or the stage that fills it */
+	const char *doc;
+};
+
+extern const struct xp_column xp_columns[];
+extern const uint32_t xp_n_columns;
+extern const struct xp_name xp_counter_names[];
+extern const uint32_t xp_n_counters;
+extern const struct xp_name xp_flag_names[];
+extern const uint32_t xp_n_flags;
+extern const struct xp_name xp_malformed_names[];
+extern const uint32_t xp_n_malformed;
+
+/*
+ * One ring, seen from user space. On fill and tx we produce, on rx and completion we consume.
+ * The 32-bit indices run freely and wrap; index & mask is the slot.
+ */
+struct xp_ring {
+	uint32_t *producer;
+	uint32_t *consumer;
+	uint32_t *flags;
+	void *entries;
+	uint32_t mask;
+	uint32_t size;
+	uint32_t cached_producer;
+	uint32_t cached_consumer;
+	void *map; /* what was mapped, for unmapping; NULL where the memory is somebody else's */
+	size_t map_size;
+};
+
+/* Frames of one UMEM and the list of those that are free; `free` is a stack of addresses. */
+struct xp_umem {
+	uint8_t *base;
+	uint64_t size;
+	uint32_t frame_size;
+	uint32_t n_frames;
+	uint32_t n_free;
+	uint64_t *free;
+};
+
+struct xp_xsk {
+	int fd;
+	struct xp_ring fill;
+	struct xp_ring rx;
+	struct xp_ring tx;
+	struct xp_ring completion;
+};
+
+struct xp_stage {
+	xp_stage_fn *run;
+	void *state;
+	uint64_t *counts; /* enum xp_stage_count, then the stage's own counters */
+};
+
+struct xp_worker {
+	struct xp_xsk *xsk;
+	struct xp_umem *umem;
+	struct xp_batch *batch;
+	struct xp_stage *stages;  /* the native stages at the head of the chain, */
+	uint32_t n_stages;        /* which xp_cycle runs itself */
+	uint32_t default_verdict; /* for packets that no stage decided */
+	uint32_t spin_us;         /* look at an empty rx ring for so long before poll */
+	int control_fd;           /* poll returns when it is readable */
+	int poll_timeout_ms;
+	/* The supervisor adds one for each message that it wrote to the control socket; the worker
+	 * sets attended to what it has read, and returns from its loop while they differ. */
+	const uint32_t *attention;
+	uint32_t attended;
+	struct xp_counters *counters;
+	uint32_t *tx_scratch;   /* batch capacity */
+	uint64_t busy_since_ns; /* 0: idle */
+};
+
+/* socket.c: all return 0 or -errno */
+int xp_xsk_open(struct xp_xsk *xsk);
+int xp_umem_register(int fd, void *base, uint64_t size, uint32_t frame_size, uint32_t headroom);
+int xp_xsk_ring_sizes(int fd, uint32_t fill, uint32_t rx, uint32_t tx, uint32_t completion);
+int xp_xsk_map(struct xp_xsk *xsk, uint32_t fill, uint32_t rx, uint32_t tx, uint32_t completion);
+void xp_xsk_unmap(struct xp_xsk *xsk);
+int xp_xsk_bind(int fd, uint32_t ifindex, uint32_t queue, uint16_t flags);
+int xp_xsk_zero_copy(int fd);
+int xp_xsk_statistics(int fd, uint64_t out[6]);
+int xp_xsk_tx_budget(int fd, uint32_t budget);
+
+/* ring.c */
+void xp_ring_init(struct xp_ring *ring, uint32_t *producer, uint32_t *consumer, uint32_t *flags,
+		  void *entries, uint32_t size, int we_produce);
+uint32_t xp_ring_count(const struct xp_ring *ring);
+uint32_t xp_fill_submit(struct xp_ring *fill, const uint64_t *addrs, uint32_t n);
+uint32_t xp_completion_consume(struct xp_ring *completion, uint64_t *addrs, uint32_t n);
+uint32_t xp_tx_submit(struct xp_ring *tx, const uint64_t *addrs, const uint32_t *lens, uint32_t n);
+uint32_t xp_rx_consume(struct xp_ring *rx, uint64_t *addrs, uint32_t *lens, uint32_t n);
+
+/* loop.c */
+int xp_adopt(struct xp_xsk *xsk, struct xp_umem *umem, uint8_t *marks);
+int xp_held_by_kernel(const struct xp_xsk *xsk);
+void xp_reconcile(struct xp_worker *w);
+void xp_abandon(struct xp_worker *w);
+void xp_refill(struct xp_worker *w);
+int xp_receive(struct xp_worker *w);
+void xp_dispatch(struct xp_worker *w);
+void xp_reclaim(struct xp_worker *w);
+void xp_service(struct xp_worker *w);
+uint32_t xp_transmit(struct xp_worker *w, const uint8_t *packets, const uint64_t *offsets,
+		     const int32_t *lens, uint32_t n);
+void xp_wait(struct xp_worker *w);
+void xp_run_stages(struct xp_batch *batch, struct xp_stage *stages, uint32_t n);
+int xp_cycle(struct xp_worker *w);
+int xp_run(struct xp_worker *w);
+int xp_drain_tx(struct xp_worker *w, uint32_t timeout_ms);
+void xp_publish(struct xp_worker *w);
+
+/* batch.c */
+uint64_t xp_batch_bytes(uint32_t capacity);
+struct xp_batch *xp_batch_init(void *arena, uint32_t capacity, uint8_t *base, uint64_t size);
+uint32_t xp_batch_n(const struct xp_batch *b);
+void xp_batch_set_n(struct xp_batch *b, uint32_t n);
+void *xp_batch_column(struct xp_batch *b, uint32_t column);
+void xp_load(const struct xp_batch *b, const int32_t *offsets, uint32_t step, void *out,
+	     uint32_t width, uint64_t missing);
+void xp_load_bytes(const struct xp_batch *b, const int32_t *offsets, uint32_t step, uint8_t *out,
+		   uint32_t width);
+uint32_t xp_store(struct xp_batch *b, const int32_t *offsets, uint32_t step,
+		  const uint64_t *values, uint32_t value_step, const uint8_t *where,
+		  uint32_t width, int fix_checksum);
+uint32_t xp_decide(struct xp_batch *b, const uint8_t *where, uint32_t verdict);
+
+/* capture.c */
+int xp_fill_from_capture(struct xp_batch *b, void *next_ex, void *handle);
+
+/* native stages: int run(struct xp_batch *, void *state) */
+struct xp_counts_state {
+	uint64_t *counters; /* the stage's own, in the order of its `counters` */
+};
+int xp_stage_nothing(struct xp_batch *batch, void *state);
+int xp_stage_headers(struct xp_batch *batch, void *state);
+int xp_stage_swap_addresses(struct xp_batch *batch, void *state);
+/* cdef end */
+
+#endif

@@ -1,0 +1,8 @@
+"""The errors that xdpipe raises for bad set-up; bad packets are counted, never raised."""
+
+
+class XdpipeError(Exception):
+    """Say in one line what failed, on what, and the likely cure.
+
+    The command line prints the message and exits with 1, without a traceback.
+    """
