@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Steer packets into AF_XDP sockets: guard, filter, redirect. Count every way out.
+ *
+ * xdpipe/steering.py puts before this file what depends on the pipeline:
+ *   xp_filter()      the tcpdump filter in C; 0 is no
+ *   XP_N_QUEUES      sockets at the most
+ *   XP_GUARD         defined: keep the operator's lifelines with the kernel, whatever the filter says
+ *   XP_SSH_PEERS4(X), XP_SSH_PEERS6(X)
+ *                    X(address words in host byte order, server port) for each SSH session to keep
+ *
+ * Whatever cannot be decided goes to the kernel: it knows more, and cutting off the operator is the
+ * one mistake that cannot be undone from afar.
+ */
+#include "headers.h"
+
+BPF_XSKMAP(xsks_map, XP_N_QUEUES);
+
+/*
+ * One entry, so that a packet costs one map lookup. `seen` is counted first and each way out where
+ * it is taken: that they sum up is checked by the ledger, not assumed. No atomics: an entry belongs
+ * to one CPU, and XDP programs run there with bottom halves off, one at a time.
+ */
+struct xp_steer_counters {
+	u64 seen;
+	u64 guard_arp;   /* ARP */
+	u64 guard_nd;    /* neighbour discovery, ICMPv6 types 133 to 137 (RFC 4861) */
+	u64 guard_ssh;   /* TCP port 22, and the SSH sessions to keep */
+	u64 unparsed;    /* headers that the guard could not read to the end */
+	u64 not_matched; /* the filter says no */
+	u64 no_socket;   /* nobody serves the queue */
+	u64 redirected;
+};
+BPF_PERCPU_ARRAY(steer_counters, struct xp_steer_counters, 1);
+
+#ifdef XP_GUARD
+#define XP_SSH_PORT 22
+#define XP_ND_FIRST 133
+#define XP_ND_LAST 137
+
+struct xp_ports {
+	__be16 source;
+	__be16 destination;
+};
+
+#define XP_IS4(at, a) ((at)[0] == xp_ntohl(a))
+#define XP_IS6(at, a, b, c, d)                                                                      \
+	((at)[0] == xp_ntohl(a) && (at)[1] == xp_ntohl(b) && (at)[2] == xp_ntohl(c) &&              \
+	 (at)[3] == xp_ntohl(d))
+
+/*
+ * Is this TCP packet of an SSH session to keep? With ports 0, for a fragment that carries none: could
+ * it be? That asks for the peer's address alone.
+ */
+static __always_inline int xp_of_ssh_peer4(struct xp_ip *ip, struct xp_ports *ports)
+{
+#define X(a, port)                                                                                  \
+	if (XP_IS4(ip->source, a) && (!ports || ports->destination == xp_ntohs(port)))              \
+		return 1;                                                                           \
+	if (XP_IS4(ip->destination, a) && (!ports || ports->source == xp_ntohs(port)))              \
+		return 1;
+	XP_SSH_PEERS4(X)
+#undef X
+	return 0;
+}
+
+static __always_inline int xp_of_ssh_peer6(struct xp_ip *ip, struct xp_ports *ports)
+{
+#define X(a, b, c, d, port)                                                                         \
+	if (XP_IS6(ip->source, a, b, c, d) && (!ports || ports->destination == xp_ntohs(port)))     \
+		return 1;                                                                           \
+	if (XP_IS6(ip->destination, a, b, c, d) && (!ports || ports->source == xp_ntohs(port)))     \
+		return 1;
+	XP_SSH_PEERS6(X)
+#undef X
+	return 0;
+}
+
+/* In a fragment after the first, IPv6 options for the destination may still come before TCP. */
+static __always_inline int xp_may_be_tcp(u8 proto)
+{
+	return proto == IPPROTO_TCP || proto == IPPROTO_DSTOPTS || proto == IPPROTO_AH;
+}
+
+/* Does the kernel get this packet whatever the filter says? Counts it if so. */
+static __always_inline int xp_guard(void *data, void *data_end, struct xp_steer_counters *counters)
+{
+	struct xp_ip ip = {};
+	struct xp_ports *ports;
+	void *at = data;
+	int is_ssh;
+	u16 type;
+
+	if (xp_parse_ethernet(&at, data_end, &type))
+		goto unparsed;
+	if (type == ETH_P_ARP) {
+		counters->guard_arp++;
+		return 1;
+	}
+	if (type == ETH_P_IP) {
+		if (xp_parse_ipv4(at, data_end, &ip))
+			goto unparsed;
+	} else if (type == ETH_P_IPV6) {
+		if (xp_parse_ipv6(data, at, data_end, &ip))
+			goto unparsed;
+	} else {
+		return 0;
+	}
+
+	if (ip.fragment) {
+		if (!xp_may_be_tcp(ip.proto))
+			return 0;
+		is_ssh = type == ETH_P_IP ? xp_of_ssh_peer4(&ip, 0) : xp_of_ssh_peer6(&ip, 0);
+	} else if (ip.proto == IPPROTO_TCP) {
+		ports = ip.payload;
+		if ((void *)(ports + 1) > data_end)
+			goto unparsed;
+		is_ssh = ports->source == xp_ntohs(XP_SSH_PORT) ||
+			 ports->destination == xp_ntohs(XP_SSH_PORT) ||
+			 (type == ETH_P_IP ? xp_of_ssh_peer4(&ip, ports) : xp_of_ssh_peer6(&ip, ports));
+	} else if (ip.proto == IPPROTO_ICMPV6 && type == ETH_P_IPV6) {
+		u8 *icmp_type = ip.payload;
+
+		if ((void *)(icmp_type + 1) > data_end)
+			goto unparsed;
+		if (*icmp_type < XP_ND_FIRST || *icmp_type > XP_ND_LAST)
+			return 0;
+		counters->guard_nd++;
+		return 1;
+	} else {
+		return 0;
+	}
+	if (is_ssh)
+		counters->guard_ssh++;
+	return is_ssh;
+
+unparsed:
+	counters->unparsed++;
+	return 1;
+}
+#endif
+
+int steer(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *data_end = (void *)(long)ctx->data_end;
+	struct xp_steer_counters *counters;
+	int zero = 0, action;
+
+	counters = steer_counters.lookup(&zero);
+	if (!counters) /* cannot be: an array has its entries from the start */
+		return XDP_PASS;
+	counters->seen++;
+#ifdef XP_GUARD
+	if (xp_guard(data, data_end, counters))
+		return XDP_PASS;
+#endif
+	if (!xp_filter(data, data_end)) {
+		counters->not_matched++;
+		return XDP_PASS;
+	}
+	action = xsks_map.redirect_map(ctx->rx_queue_index, XDP_PASS);
+	if (action == XDP_REDIRECT)
+		counters->redirected++;
+	else
+		counters->no_socket++;
+	return action;
+}
+
+/*
+ * What becomes of a packet after XDP_REDIRECT. The kernel hands it to the socket (xsk_rcv and
+ * xsk_generic_rcv in net/xdp/xsk.c) and reports what goes wrong by the tracepoint xdp_redirect_err,
+ * in native (__xdp_do_redirect_xsk in net/core/filter.c) as in generic mode
+ * (xdp_do_generic_redirect_map). The packet is lost then. The errors, read in 5.15, 6.3 and 6.18:
+ *
+ *   -ENXIO    the socket is not bound (any more)                              counted nowhere
+ *   -EINVAL   it is bound to another device or queue                          counted nowhere
+ *   -ENOSPC   longer than a frame, without XDP_USE_SG                         rx_dropped
+ *   -ENOMEM   no frame in the fill ring (copy mode)                           rx_dropped
+ *   -ENOBUFS  the rx ring is full                                             rx_ring_full
+ *
+ * The first two are counted here, for the ledger; the others too, apart, to check the kernel's own
+ * counters by. In zero copy a packet in several frames that finds the ring full midway is reported
+ * once here. The tracepoint tells of all the machine's redirects, so the map's id is asked for first.
+ */
+struct xp_redirect_errors {
+	u64 failed;  /* -ENXIO, -EINVAL: on no counter of the socket */
+	u64 dropped; /* the others: in the socket's XDP_STATISTICS */
+};
+BPF_PERCPU_ARRAY(redirect_errors, struct xp_redirect_errors, XP_N_QUEUES);
+BPF_ARRAY(redirect_map_id, u32, 1);
+
+#define XP_ENXIO 6
+#define XP_EINVAL 22
+
+/* Raw tracepoint xdp_redirect_err: dev, xdp, tgt, err, map_type, map_id, index. */
+int count_redirect_errors(struct bpf_raw_tracepoint_args *ctx)
+{
+	int err = ctx->args[3];
+	u32 map_id = ctx->args[5], queue = ctx->args[6], *our_map_id;
+	struct xp_redirect_errors *errors;
+	int zero = 0;
+
+	our_map_id = redirect_map_id.lookup(&zero);
+	if (!our_map_id || map_id != *our_map_id)
+		return 0;
+	errors = redirect_errors.lookup(&queue);
+	if (!errors)
+		return 0;
+	if (err == -XP_ENXIO || err == -XP_EINVAL)
+		errors->failed++;
+	else
+		errors->dropped++;
+	return 0;
+}

@@ -1,0 +1,235 @@
+"""Compile the programs in bpf/ with bcc, without kernel headers.
+
+bcc asks for the running kernel's headers, which a cloud kernel may have none of. XDP programs need
+only what the kernel shows to user space, so bcc is shown a small tree instead, made of links to the
+files of Debian's linux-libc-dev (the layout is what bcc 0.26's kbuild_helper.cc looks for):
+
+    include/linux/kconfig.h       ours: what bcc's own prologue needs, CONFIG_BPF_SYSCALL and types
+    include/linux/log2.h          ours, empty
+    include/uapi/linux/bpf.h      ours, empty: bcc brings its own
+    include/uapi/linux/*          linked
+    include/uapi/asm-generic      linked
+    arch/ARCH/include/asm/page.h  ours, empty
+    arch/ARCH/include/asm/*       linked
+
+It takes about 10 ms to make, so it is made anew in a temporary directory for each compilation:
+nothing to keep up to date, to race for, or to trust.
+"""
+
+import atexit
+import contextlib
+import json
+import os
+import platform
+import sysconfig
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+from xdpipe.bpf import PROG_TYPE_XDP, Map, Program, require_privilege
+from xdpipe.errors import XdpipeError
+
+_INCLUDE = Path("/usr/include")
+
+_KCONFIG = """\
+#define CONFIG_BPF_SYSCALL 1
+#ifndef __ASSEMBLY__
+typedef signed char s8;
+typedef unsigned char u8;
+typedef short s16;
+typedef unsigned short u16;
+typedef int s32;
+typedef unsigned int u32;
+typedef long long s64;
+typedef unsigned long long u64;
+typedef _Bool bool;
+typedef unsigned long size_t;
+typedef unsigned long uintptr_t;
+#endif
+"""
+
+# What bcc calls the architecture (kbuild_helper.cc): the kernel's name of its directory.
+_ARCHITECTURES = {
+    "x86_64": "x86",
+    "aarch64": "arm64",
+    "ppc64le": "powerpc",
+    "s390x": "s390",
+    "riscv64": "riscv",
+    "loongarch64": "loongarch",
+}
+
+_lock = threading.Lock()
+"""Held while bcc compiles: it changes the process's directory, environment and stderr."""
+
+
+class CompileError(XdpipeError):
+    """bcc did not compile a program; the message ends with what clang says."""
+
+
+def import_bcc() -> ModuleType:
+    """Return the module bcc.
+
+    Raises:
+        XdpipeError: it is missing, or PyPI's package of that name is in its place.
+    """
+    cure = (
+        "install python3-bpfcc (apt-get install python3-bpfcc) and use the system's python3, or a "
+        "virtual environment made by: /usr/bin/python3 -m venv --system-site-packages"
+    )
+    try:
+        import bcc
+    except ImportError as error:
+        raise XdpipeError(f"no bcc for this Python ({error}); {cure}") from error
+    except OSError as error:
+        raise XdpipeError(f"bcc: {error}; {cure}") from error
+    if not hasattr(bcc, "BPF"):
+        raise XdpipeError(
+            f"{bcc.__file__} is not the BPF Compiler Collection but PyPI's unrelated package "
+            f"`bcc`; pip uninstall bcc, then {cure}"
+        )
+    module: ModuleType = bcc
+    return module
+
+
+@contextlib.contextmanager
+def kernel_tree() -> Iterator[Path]:
+    """Make the tree described above, for as long as the context lasts.
+
+    Raises:
+        XdpipeError: linux-libc-dev is not installed.
+    """
+    machine = platform.machine()
+    uapi = _INCLUDE / "linux"
+    multiarch = sysconfig.get_config_var("MULTIARCH") or f"{machine}-linux-gnu"
+    asm = next((p for p in (_INCLUDE / multiarch / "asm", _INCLUDE / "asm") if p.is_dir()), None)
+    if asm is None or not (uapi / "if_ether.h").is_file():
+        raise XdpipeError(
+            f"no kernel headers for user space in {_INCLUDE}; install them: "
+            "apt-get install linux-libc-dev"
+        )
+    with tempfile.TemporaryDirectory(prefix="xdpipe-kernel-") as name:
+        tree = Path(name)
+        _link_all(uapi, tree / "include/uapi/linux", {"bpf.h": ""})
+        os.symlink(_INCLUDE / "asm-generic", tree / "include/uapi/asm-generic")
+        arch = tree / "arch" / _ARCHITECTURES.get(machine, machine)
+        _link_all(asm, arch / "include/asm", {"page.h": ""})
+        (tree / "include/linux").mkdir()
+        (tree / "include/linux/kconfig.h").write_text(_KCONFIG)
+        (tree / "include/linux/log2.h").write_text("")
+        yield tree
+
+
+def _link_all(source: Path, target: Path, instead: dict[str, str]) -> None:
+    target.mkdir(parents=True)
+    for name in os.listdir(source):
+        if name not in instead:
+            os.symlink(source / name, target / name)
+    for name, text in instead.items():
+        (target / name).write_text(text)
+
+
+class Module:
+    """A compiled file of C: its functions as bytecode, and its maps, made already.
+
+    A context manager. Programs and maps taken from it stay when it is closed; what was taken from
+    nowhere is gone then.
+    """
+
+    def __init__(self, source: str, include: Path) -> None:
+        """Compile.
+
+        Args:
+            source: C, with bcc's macros for maps.
+            include: directory of its own headers.
+
+        Raises:
+            CompileError: clang refuses it.
+            XdpipeError: bcc or the headers are missing; not permitted.
+        """
+        bcc = import_bcc()
+        require_privilege()
+        self._lib: Any = bcc.lib
+        # -Wno-everything: bcc's own headers warn under newer clangs.
+        cflags = [f"-I{include.resolve()}", "-Wno-everything"]
+        with _lock, kernel_tree() as tree, _environment(str(tree)), _stderr() as said:
+            try:
+                self._bpf: Any = bcc.BPF(text=source, cflags=cflags)
+            except Exception as error:
+                raise CompileError(_first_error(said(), error)) from error
+        # bcc keeps each module until the process ends, unless told otherwise.
+        atexit.unregister(self._bpf.cleanup)
+
+    def load(
+        self, function: str, *, name: str = "", prog_type: int = PROG_TYPE_XDP, flags: int = 0
+    ) -> Program:
+        """Load a function as a program, by its own name or another.
+
+        Raises:
+            BpfError: not permitted, or the verifier refused.
+        """
+        code = self._bpf.dump_func(function)
+        return Program.load(code, name or function, prog_type=prog_type, flags=flags)
+
+    def map(self, name: str) -> Map:
+        """Return a map, by a descriptor of its own."""
+        fd = self._lib.bpf_table_fd(self._bpf.module, name.encode())
+        if fd < 0:
+            raise XdpipeError(f"no map {name} in the program")
+        return Map(os.dup(fd))
+
+    def fields(self, name: str) -> tuple[str, ...]:
+        """Return the names of the fields of a map's value, a struct, in order."""
+        description = json.loads(self._lib.bpf_table_leaf_desc(self._bpf.module, name.encode()))
+        return tuple(field[0] for field in description[1])
+
+    def close(self) -> None:
+        """Free the compiler's memory and close its descriptors. May be called twice."""
+        bpf, self._bpf = self._bpf, None
+        if bpf is not None:
+            bpf.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def _environment(tree: str) -> Iterator[None]:
+    former = os.environ.get("BCC_KERNEL_SOURCE")
+    os.environ["BCC_KERNEL_SOURCE"] = tree
+    try:
+        yield
+    finally:
+        if former is None:
+            del os.environ["BCC_KERNEL_SOURCE"]
+        else:
+            os.environ["BCC_KERNEL_SOURCE"] = former
+
+
+@contextlib.contextmanager
+def _stderr() -> Iterator[Any]:
+    """Catch what C writes to descriptor 2; yields a function that returns it."""
+    with tempfile.TemporaryFile() as file:
+        former = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+
+            def said() -> str:
+                file.seek(0)
+                return file.read().decode(errors="replace")
+
+            yield said
+        finally:
+            os.dup2(former, 2)
+            os.close(former)
+
+
+def _first_error(said: str, error: Exception) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if "error:" in line] or lines
+    return f"compile an eBPF program: {'; '.join(errors[:3]) or error}"

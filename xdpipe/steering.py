@@ -1,0 +1,300 @@
+"""Which packets are taken: the filter, the guard, and the XDP program that applies them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from xdpipe.errors import XdpipeError
+from xdpipe.filter import Filter
+from xdpipe.resources import program_source
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from xdpipe.bpf import Descriptor, Program
+    from xdpipe.bpf_link import XdpLink
+
+_TRACEPOINT = "xdp_redirect_err"
+
+
+@dataclass(frozen=True)
+class Steering:
+    """Which packets a pipeline takes.
+
+    Args:
+        filter: in tcpdump's language (pcap-filter(7)); empty: everything.
+    """
+
+    filter: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as what JSON can say."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Make it from what `to_dict` gave."""
+        return cls(**fields)
+
+
+@dataclass(frozen=True)
+class SshPeer:
+    """The other side of an SSH session that is served by this host.
+
+    Attributes:
+        address: of the client.
+        server_port: on this host.
+    """
+
+    address: IPv4Address | IPv6Address
+    server_port: int
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What the kernel keeps whatever the filter says, beside ARP, neighbour discovery, TCP port 22.
+
+    Attributes:
+        ssh_peers: sessions to keep.
+    """
+
+    ssh_peers: tuple[SshPeer, ...] = ()
+
+    @classmethod
+    def present(
+        cls,
+        environment: Mapping[str, str] | None = None,
+        ancestors: Callable[[], Iterator[Mapping[str, str]]] | None = None,
+    ) -> Self:
+        """Find the SSH session that we run in.
+
+        sshd puts it into SSH_CONNECTION (ssh(1)); sudo drops that, so the processes that started us
+        are asked as well.
+
+        Args:
+            environment: ours; os.environ unless given.
+            ancestors: returns the environments of the processes that started us, nearest first.
+        """
+        found: dict[SshPeer, None] = {}
+        ours = os.environ if environment is None else environment
+        for variables in (ours, *(ancestors or _ancestor_environments)()):
+            peer = _ssh_peer(variables.get("SSH_CONNECTION", ""))
+            if peer is not None:
+                found[peer] = None
+        return cls(tuple(found))
+
+
+def _ssh_peer(connection: str) -> SshPeer | None:
+    """Read `client-address client-port server-address server-port`."""
+    words = connection.split()
+    if len(words) != 4 or not words[3].isdecimal() or not 0 < int(words[3]) < 65536:
+        return None
+    try:
+        address = ip_address(words[0].partition("%")[0])  # an address may come with its interface
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return SshPeer(mapped or address, int(words[3]))
+
+
+def _ancestor_environments() -> Iterator[Mapping[str, str]]:
+    """Yield the environments that our ancestors were started with, as far as we may read them."""
+    pid = os.getppid()
+    while pid > 0:
+        try:
+            entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            status = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        except OSError:
+            return
+        yield dict(os.fsdecode(entry).partition("=")[::2] for entry in entries if b"=" in entry)
+        # pid (comm) state ppid …; comm may hold anything (proc(5))
+        pid = int(status.rpartition(")")[2].split()[1])
+
+
+@dataclass(frozen=True)
+class SteerCounters:
+    """What the program did with the packets so far; seen = sum(to_kernel) + redirected.
+
+    Attributes:
+        seen: packets.
+        to_kernel: passed to the kernel, by reason.
+        redirected: handed to a socket, as the program decided.
+        redirect_failed: of those, lost since the socket was not bound, or to another queue.
+        redirect_dropped: of those, lost at the socket, which counts them itself (XDP_STATISTICS).
+        redirect_errors_known: False where the kernel's tracepoint could not be used, so that the
+            two above are 0 for want of knowledge.
+    """
+
+    seen: int
+    to_kernel: dict[str, int]
+    redirected: int
+    redirect_failed: int
+    redirect_dropped: int
+    redirect_errors_known: bool
+
+
+class SteerProgram:
+    """The XDP program with its maps and its link, all owned; a context manager.
+
+    Args:
+        steering: which packets are taken.
+        guard: what the kernel keeps nevertheless; None: the filter alone decides.
+        n_queues: of the interface.
+
+    Attributes:
+        redirect_errors_known: see SteerCounters.
+
+    Raises:
+        FilterError: the filter is none.
+        XdpipeError: the program cannot be compiled or loaded; privilege or a package is missing.
+    """
+
+    def __init__(self, steering: Steering, guard: Guard | None, n_queues: int) -> None:
+        # bcc and pyroute2 are slow to import, and a worker needs neither.
+        from xdpipe.bpf import PROG_TYPE_RAW_TRACEPOINT, BpfError, Map, open_raw_tracepoint
+        from xdpipe.bpf_compile import Module
+
+        self._n_queues = n_queues
+        self._link: XdpLink | None = None
+        self._owned: list[Descriptor] = []
+        self.redirect_errors_known = False
+        path = Path(program_source("steer.c"))
+        source = _prologue(steering, guard, n_queues) + path.read_text()
+        try:
+            with Module(source, path.parent) as module:
+
+                def take_map(name: str) -> Map:
+                    self._owned.append(taken := module.map(name))
+                    return taken
+
+                self._xsks_map = take_map("xsks_map")
+                self._counters = take_map("steer_counters")
+                self._errors = take_map("redirect_errors")
+                self._fields = module.fields("steer_counters")
+                self._program: Program = module.load("steer")
+                self._owned.append(self._program)
+                with module.map("redirect_map_id") as map_id:
+                    map_id.update(0, struct.pack("=I", self._xsks_map.id))
+                try:
+                    with module.load(
+                        "count_redirect_errors", name="redirect_errors",
+                        prog_type=PROG_TYPE_RAW_TRACEPOINT,
+                    ) as program:  # fmt: skip
+                        self._owned.append(open_raw_tracepoint(_TRACEPOINT, program))
+                    self.redirect_errors_known = True
+                except BpfError:
+                    pass
+        except BaseException:
+            self.close()
+            raise
+
+    def attach(self, ifindex: int, ifname: str, mode: str = "auto") -> str:
+        """Attach to an interface of the calling thread's network namespace.
+
+        Returns:
+            The mode obtained, `native` or `generic`.
+
+        Raises:
+            XdpipeError: see XdpLink.
+        """
+        from xdpipe.bpf_link import XdpLink
+
+        self._link = XdpLink(self._program, ifindex, ifname, mode)
+        return self._link.mode
+
+    def take(self, queue: int, xsk_fd: int) -> None:
+        """Hand the packets of a queue to a socket from now on."""
+        self._check(queue)
+        self._xsks_map.update(queue, struct.pack("=I", xsk_fd))
+
+    def release(self, queue: int) -> None:
+        """Leave the packets of a queue to the kernel from now on."""
+        self._check(queue)
+        self._xsks_map.delete(queue)
+
+    def _check(self, queue: int) -> None:
+        if not 0 <= queue < self._n_queues:
+            raise XdpipeError(f"queue {queue}: the program has {self._n_queues}, from 0")
+
+    def counters(self) -> SteerCounters:
+        """Read the counters, summed over CPUs (and queues). They may move while being read."""
+        counts = dict(zip(self._fields, self._sum(self._counters, 0), strict=True))
+        failed = dropped = 0
+        for queue in range(self._n_queues if self.redirect_errors_known else 0):
+            more_failed, more_dropped = self._sum(self._errors, queue)
+            failed += more_failed
+            dropped += more_dropped
+        return SteerCounters(
+            seen=counts.pop("seen"),
+            redirected=counts.pop("redirected"),
+            to_kernel=counts,
+            redirect_failed=failed,
+            redirect_dropped=dropped,
+            redirect_errors_known=self.redirect_errors_known,
+        )
+
+    def _sum(self, of: Any, key: int) -> list[int]:
+        rows = [struct.unpack(f"={len(row) // 8}Q", row) for row in of.lookup_per_cpu(key)]
+        return [sum(column) for column in zip(*rows, strict=True)]
+
+    def run(self, packet: bytes, queue: int = 0, ifindex: int = 0) -> int:
+        """Have the kernel run the program on a packet of 14 to 3520 bytes (BPF_PROG_TEST_RUN).
+
+        It counts like any other, and goes nowhere.
+
+        Args:
+            packet: an Ethernet frame.
+            queue: that it came by; other than 0 needs an interface.
+            ifindex: of the interface that it came by; 0: none in particular.
+
+        Returns:
+            The XDP action: XDP_PASS 2, XDP_REDIRECT 4.
+        """
+        return self._program.test_run(packet, queue=queue, ingress_ifindex=ifindex).action
+
+    def detach(self) -> None:
+        """Detach from the interface; no packet meets the program any more."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+
+    def close(self) -> None:
+        """Detach, and free the program and its maps. May be called twice."""
+        self.detach()
+        while self._owned:
+            self._owned.pop().close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _prologue(steering: Steering, guard: Guard | None, n_queues: int) -> str:
+    """Return the C that stands before bpf/steer.c; it is described there."""
+    lines = ['#include "load.h"', Filter(steering.filter).to_c(), f"#define XP_N_QUEUES {n_queues}"]
+    if guard is not None:
+        peers: dict[int, list[str]] = {4: [], 6: []}
+        for peer in guard.ssh_peers:
+            packed = peer.address.packed
+            words = [f"{word:#x}u" for word in struct.unpack(f"!{len(packed) // 4}I", packed)]
+            peers[peer.address.version].append(f"X({', '.join(words)}, {peer.server_port})")
+        lines += [
+            "#define XP_GUARD",
+            f"#define XP_SSH_PEERS4(X) {' '.join(peers[4])}",
+            f"#define XP_SSH_PEERS6(X) {' '.join(peers[6])}",
+        ]
+    return "\n".join(lines) + "\n"
