@@ -1,0 +1,327 @@
+"""A batch of packets, seen as columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from xdpipe.core._core import ffi, lib
+from xdpipe.verdict import DROP, TX, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Array = NDArray[Any]
+Mask = NDArray[np.bool_]
+
+ABSENT: int = lib.XP_ABSENT
+"""The offset of a header that is not there; a load through it is out of bounds."""
+
+_WIDTHS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+
+
+def _text(pointer: Any) -> str:
+    return str(ffi.string(pointer).decode())
+
+
+def _named(table: Any, n: int) -> dict[str, tuple[int, str]]:
+    return {_text(table[i].name): (table[i].value, _text(table[i].doc)) for i in range(n)}
+
+
+class Column:
+    """What there is to know of one column: name, dtype, values per packet, provider, meaning."""
+
+    def __init__(self, index: int) -> None:
+        entry = lib.xp_columns[index]
+        self.index = index
+        self.name = _text(entry.name)
+        self.dtype = np.dtype(_text(entry.type).removesuffix("_t"))
+        self.width = int(entry.width)
+        self.writable = bool(entry.writable)
+        self.provider = _text(entry.provider)
+        self.doc = _text(entry.doc)
+
+
+COLUMNS = {column.name: column for column in map(Column, range(lib.xp_n_columns))}
+"""Every column of a batch by name, in the order of core/columns.h."""
+
+FLAGS = {name: bit for name, (bit, _) in _named(lib.xp_flag_names, lib.xp_n_flags).items()}
+"""The bits of the column `flags` by name: VLAN, IPV4, FRAGMENT, …"""
+
+MALFORMED = {
+    name: value for name, (value, _) in _named(lib.xp_malformed_names, lib.xp_n_malformed).items()
+}
+"""The values of the column `malformed` by name; 0 is none of them."""
+
+
+class Batch:
+    """Up to `capacity` packets by column; the packets' bytes lie in memory shared with the kernel.
+
+    Every column is an attribute: a numpy array of as many rows as the batch has packets, a view
+    of memory that is allocated once and used again for every batch. It is valid until the stage
+    returns; copy what is to be kept. `xdpipe.batch.COLUMNS` says dtype, shape and meaning of each.
+
+    Between receive and dispatch the batch owns the frames of its packets. Columns other than
+    `verdict` are read-only.
+
+    Args:
+        memory: where the packets lie (the UMEM, or a buffer for a capture), writable.
+        capacity: how many packets the batch can hold.
+    """
+
+    if TYPE_CHECKING:  # the columns, for those who read and for type checkers
+        addr: NDArray[np.uint64]
+        time_ns: NDArray[np.uint64]
+        len: NDArray[np.int32]
+        verdict: NDArray[np.uint8]
+        flags: NDArray[np.uint32]
+        malformed: NDArray[np.uint8]
+        l3: NDArray[np.int32]
+        l4: NDArray[np.int32]
+        payload: NDArray[np.int32]
+        payload_len: NDArray[np.int32]
+        eth_type: NDArray[np.uint16]
+        n_vlans: NDArray[np.uint8]
+        vlan_tci: NDArray[np.uint16]
+        ip_version: NDArray[np.uint8]
+        ip_proto: NDArray[np.uint8]
+        ip_ttl: NDArray[np.uint8]
+        ip_tos: NDArray[np.uint8]
+        src: NDArray[np.uint8]
+        dst: NDArray[np.uint8]
+        l4_sport: NDArray[np.uint16]
+        l4_dport: NDArray[np.uint16]
+        tcp_flags: NDArray[np.uint8]
+        icmp_type: NDArray[np.uint8]
+        icmp_code: NDArray[np.uint8]
+        flow_hash: NDArray[np.uint32]
+
+    def __init__(self, memory: Any, capacity: int) -> None:
+        self.capacity = capacity
+        self._memory = memory
+        base = ffi.from_buffer("uint8_t[]", memory, require_writable=True)
+        self._arena = ffi.new("uint8_t[]", lib.xp_batch_bytes(capacity))
+        self._base = base
+        self.c = lib.xp_batch_init(self._arena, capacity, base, len(base))
+        self._columns = {name: self._view(column) for name, column in COLUMNS.items()}
+
+    def _view(self, column: Column) -> Array:
+        n_bytes = column.dtype.itemsize * column.width * self.capacity
+        raw = ffi.buffer(lib.xp_batch_column(self.c, column.index), n_bytes)
+        view = np.frombuffer(raw, column.dtype)
+        if column.width > 1:
+            view = view.reshape(self.capacity, column.width)
+        view.flags.writeable = column.writable
+        return view
+
+    def __len__(self) -> int:
+        """Return how many packets the batch holds."""
+        return int(lib.xp_batch_n(self.c))
+
+    def __getattr__(self, name: str) -> Array:
+        columns = self.__dict__.get("_columns", {})
+        if name not in columns:
+            raise AttributeError(f"a batch has no column {name!r}; it has {', '.join(COLUMNS)}")
+        view: Array = columns[name][: len(self)]
+        return view
+
+    @property
+    def memory(self) -> Any:
+        """The buffer that the packets lie in; `addr` counts from its start."""
+        return self._memory
+
+    @property
+    def undecided(self) -> Mask:
+        """Which packets no stage has decided yet: bool[n]."""
+        undecided: Mask = self.verdict == Verdict.UNDECIDED
+        return undecided
+
+    def has(self, *flags: str) -> Mask:
+        """Return which packets have all of these flags (see FLAGS): bool[n]."""
+        bits = np.uint32(sum(FLAGS[flag] for flag in flags))
+        has: Mask = (self.flags & bits) == bits
+        return has
+
+    # Loads: big-endian, bounds-checked in C. An offset is one number for all packets or an
+    # int32[n] column, such as batch.payload + 4; the bounds are those of `len`.
+
+    def _load(self, offset: ArrayLike, width: Literal[1, 2, 4, 8], missing: int) -> Array:
+        offsets, step = self._offsets(offset)
+        out: Array = np.empty(len(self), _WIDTHS[width])
+        lib.xp_load(self.c, offsets, step, ffi.from_buffer(out), width, missing)
+        return out
+
+    def _offsets(self, offset: ArrayLike) -> tuple[Any, int]:
+        array = np.asarray(offset)
+        if array.dtype != np.int32:  # wider types: beyond every packet rather than wrapped
+            array = np.clip(array, -1, ABSENT).astype(np.int32)
+        if array.ndim == 0:
+            return ffi.new("int32_t *", int(array)), 0
+        if array.shape != (len(self),):
+            raise ValueError(f"offset: {array.shape} given, ({len(self)},) or one number wanted")
+        return ffi.from_buffer("int32_t[]", np.ascontiguousarray(array)), 1
+
+    def u8(self, offset: ArrayLike, missing: int = 0) -> NDArray[np.uint8]:
+        """Load a byte per packet; `missing` where it is beyond the packet. uint8[n], a copy."""
+        return self._load(offset, 1, missing)
+
+    def u16(self, offset: ArrayLike, missing: int = 0) -> NDArray[np.uint16]:
+        """Load a big-endian uint16 per packet; `missing` where it is not wholly in the packet."""
+        return self._load(offset, 2, missing)
+
+    def u32(self, offset: ArrayLike, missing: int = 0) -> NDArray[np.uint32]:
+        """Load a big-endian uint32 per packet; `missing` where it is not wholly in the packet."""
+        return self._load(offset, 4, missing)
+
+    def u64(self, offset: ArrayLike, missing: int = 0) -> NDArray[np.uint64]:
+        """Load a big-endian uint64 per packet; `missing` where it is not wholly in the packet."""
+        return self._load(offset, 8, missing)
+
+    def bytes_at(self, offset: ArrayLike, width: int) -> NDArray[np.uint8]:
+        """Copy `width` bytes per packet from offset on: uint8[n, width], 0 beyond the packet."""
+        offsets, step = self._offsets(offset)
+        out = np.empty((len(self), width), np.uint8)
+        lib.xp_load_bytes(self.c, offsets, step, ffi.from_buffer("uint8_t[]", out), width)
+        return out
+
+    # Stores: big-endian, in place in the frame, only where the value lies wholly in the packet.
+
+    def put_u8(
+        self,
+        offset: ArrayLike,
+        value: ArrayLike,
+        where: Mask | None = None,
+        *,
+        fix_checksum: bool = False,
+    ) -> int:
+        """Store a byte per packet; see put_u16."""
+        return self._store(offset, value, where, 1, fix_checksum)
+
+    def put_u16(
+        self,
+        offset: ArrayLike,
+        value: ArrayLike,
+        where: Mask | None = None,
+        *,
+        fix_checksum: bool = False,
+    ) -> int:
+        """Store a big-endian uint16 per packet, in the frame itself.
+
+        Args:
+            offset: one number, or int32[n].
+            value: one number, or an array of n.
+            where: bool[n], which packets; None: all.
+            fix_checksum: bring the TCP, UDP, ICMP or ICMPv6 checksum up to date (RFC 1624); the
+                chain needs `Headers` before. The IPv4 header's own checksum is not touched.
+
+        Returns:
+            In how many packets it was stored; where it does not lie wholly within, it is not.
+        """
+        return self._store(offset, value, where, 2, fix_checksum)
+
+    def put_u32(
+        self,
+        offset: ArrayLike,
+        value: ArrayLike,
+        where: Mask | None = None,
+        *,
+        fix_checksum: bool = False,
+    ) -> int:
+        """Store a big-endian uint32 per packet; see put_u16."""
+        return self._store(offset, value, where, 4, fix_checksum)
+
+    def _store(
+        self,
+        offset: ArrayLike,
+        value: ArrayLike,
+        where: Mask | None,
+        width: Literal[1, 2, 4],
+        fix_checksum: bool,
+    ) -> int:
+        offsets, step = self._offsets(offset)
+        values = np.ascontiguousarray(value, np.uint64)
+        if values.ndim and values.shape != (len(self),):
+            raise ValueError(f"value: {values.shape} given, ({len(self)},) or one number wanted")
+        mask = ffi.NULL if where is None else self._mask(where)
+        return int(
+            lib.xp_store(
+                self.c,
+                offsets,
+                step,
+                ffi.from_buffer("uint64_t[]", values),
+                values.ndim,
+                mask,
+                width,
+                fix_checksum,
+            )
+        )
+
+    # Decisions touch only packets that are still undecided.
+
+    def decide(self, where: Mask, verdict: Verdict) -> int:
+        """Give the undecided packets of a mask this verdict; return how many that were."""
+        return int(lib.xp_decide(self.c, self._mask(where), verdict))
+
+    def drop(self, where: Mask) -> int:
+        """Drop the undecided packets of a mask: bool[n]. Returns how many that were."""
+        return self.decide(where, DROP)
+
+    def tx(self, where: Mask) -> int:
+        """Send the undecided packets of a mask back out of their port. Returns how many."""
+        return self.decide(where, TX)
+
+    def _mask(self, where: Mask) -> Any:
+        mask = np.asarray(where)
+        if mask.dtype != np.bool_ or mask.shape != (len(self),):
+            raise ValueError(
+                f"mask: {mask.dtype}{list(mask.shape)} given, bool[{len(self)}] wanted"
+            )
+        return ffi.from_buffer("uint8_t[]", np.ascontiguousarray(mask))
+
+    # The slow path, for tests and for looking at single packets.
+
+    def packet(self, index: int) -> memoryview:
+        """Return packet `index` as a writable view of its bytes, valid as long as the batch."""
+        start, length = int(self.addr[index]), int(self.len[index])
+        return memoryview(ffi.buffer(self._base + start, length))
+
+    def load(self, packets: Iterable[bytes], time_ns: int = 0) -> None:
+        """Fill the batch with these packets, one behind the other from the memory's start.
+
+        For tests and tools; what the batch held is forgotten. More than `capacity` packets, or
+        more bytes than the memory has, is a ValueError.
+        """
+        at = 0
+        columns = self._columns
+        lib.xp_batch_set_n(self.c, 0)
+        self._unlock(True)
+        for n, packet in enumerate(packets):
+            if n == self.capacity or at + len(packet) > len(self._base):
+                raise ValueError(
+                    f"the batch holds {self.capacity} packets, {len(self._base)} bytes"
+                )
+            ffi.memmove(self._base + at, packet, len(packet))
+            columns["addr"][n], columns["len"][n] = at, len(packet)
+            columns["time_ns"][n] = time_ns
+            columns["verdict"][n] = Verdict.UNDECIDED
+            at += -(-len(packet) // 64) * 64
+            lib.xp_batch_set_n(self.c, n + 1)
+        self._unlock(False)
+
+    def keep(self, places: list[int]) -> None:
+        """Keep only the packets at these places, in this order; for captures, before any stage.
+
+        In a worker it would lose frames.
+        """
+        self._unlock(True)
+        for name in ("addr", "len", "time_ns"):
+            column = self._columns[name]
+            column[: len(places)] = column[places]
+        lib.xp_batch_set_n(self.c, len(places))
+        self._unlock(False)
+
+    def _unlock(self, writeable: bool) -> None:
+        for name in ("addr", "len", "time_ns"):
+            self._columns[name].flags.writeable = writeable

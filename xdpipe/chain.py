@@ -1,0 +1,203 @@
+"""A chain: stages in order, checked when built, run batch by batch."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from dataclasses import asdict, dataclass
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from xdpipe.batch import COLUMNS
+from xdpipe.core._core import ffi, lib
+from xdpipe.errors import XdpipeError
+from xdpipe.stage import ERRORS, NS, OWN, PACKETS, NativeStage, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from xdpipe.batch import Batch
+
+
+class ChainError(XdpipeError):
+    """A chain that cannot work, with the cure."""
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """What others need to know of a stage to read its counts: it crosses process borders."""
+
+    name: str
+    native: bool
+    counters: tuple[str, ...]
+
+    @property
+    def n_counts(self) -> int:
+        """How many uint64 its counts take."""
+        return OWN + len(self.counters)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a form that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> StageInfo:
+        """Undo to_dict."""
+        return cls(data["name"], data["native"], tuple(data["counters"]))
+
+
+def describe(stages: Sequence[Any]) -> tuple[StageInfo, ...]:
+    """Check a chain's stages and return what to call them.
+
+    Raises:
+        ChainError: something is no stage, or a stage requires a column that nobody before it
+            provides; the message names the stage to add.
+    """
+    infos: list[StageInfo] = []
+    there = {column.name for column in COLUMNS.values() if column.provider == "receive"}
+    for number, stage in enumerate(stages, 1):
+        if isinstance(stage, type):
+            raise ChainError(
+                f"stage {number}: {stage.__name__} is not a Stage but its class "
+                "(add the parentheses)"
+            )
+        if not isinstance(stage, Stage):
+            raise ChainError(f"stage {number}: {stage!r} is not a Stage")
+        for column in stage.requires:
+            if column not in COLUMNS:
+                raise ChainError(f"stage {stage.name}: there is no column {column!r}")
+            if column not in there:
+                raise ChainError(
+                    f"stage {stage.name} requires the column {column!r}, which no stage before "
+                    f"it provides: add {COLUMNS[column].provider}() before {stage.name}"
+                )
+        there.update(stage.provides)
+        twins = sum(info.name.partition("#")[0] == stage.name for info in infos)
+        name = f"{stage.name}#{twins + 1}" if twins else stage.name
+        infos.append(StageInfo(name, isinstance(stage, NativeStage), tuple(stage.counters)))
+    return tuple(infos)
+
+
+def read_counts(infos: Sequence[StageInfo], memory: memoryview) -> list[dict[str, Any]]:
+    """Read the stages' counts from where they are kept: uint64, stage behind stage."""
+    result = []
+    at = 0
+    for info in infos:
+        counts = memory[at : at + info.n_counts]
+        result.append(
+            {
+                "name": info.name,
+                "kind": "native" if info.native else "array",
+                "packets": counts[PACKETS],
+                "ns": counts[NS],
+                "errors": counts[ERRORS],
+                "counters": dict(zip(info.counters, counts[OWN:], strict=True)),
+            }
+        )
+        at += info.n_counts
+    return result
+
+
+def tell_on_stderr(stage: str, error: Exception) -> None:
+    """Say once what a stage raised."""
+    text = "".join(traceback.format_exception(error)).rstrip()
+    print(f"stage {stage} raised; the batch goes on without it:\n{text}", file=sys.stderr)
+
+
+class Chain:
+    """Stages bound to one batch and to the place where their counts are kept.
+
+    Args:
+        stages: in order; checked by `describe`.
+        batch: what they work on.
+        counts: uint64 of all stages; None: memory of its own.
+        on_error: told (stage name, exception) the first time that a stage raises.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        batch: Batch,
+        counts: memoryview | None = None,
+        on_error: Callable[[str, Exception], None] = tell_on_stderr,
+    ) -> None:
+        self.infos = describe(stages)
+        self.stages = tuple(stages)
+        self.batch = batch
+        n_counts = sum(info.n_counts for info in self.infos)
+        self.counts = counts or memoryview(bytearray(8 * max(n_counts, 1))).cast("Q")
+        self._on_error = on_error
+        self._told: set[str] = set()
+        self.c_stages = ffi.new("struct xp_stage[]", max(len(self.stages), 1))
+        self._steps: list[Callable[[], None]] = []
+        at, first = 0, 0
+        for i, (stage, info) in enumerate(zip(self.stages, self.infos, strict=True)):
+            mine = self.counts[at : at + info.n_counts]
+            at += info.n_counts
+            stage.bind(mine)
+            if isinstance(stage, NativeStage):
+                stage.fill(self.c_stages[i], mine)
+            else:
+                self._add_native(first, i)
+                first = i + 1
+                self._steps.append(self._array_step(stage, info.name, mine))
+        self._add_native(first, len(self.stages))
+        self.n_lead = next(
+            (i for i, info in enumerate(self.infos) if not info.native), len(self.infos)
+        )
+        self._rest = self._steps[1:] if self.n_lead else self._steps
+
+    @property
+    def native(self) -> bool:
+        """Whether all stages are native, so that Python has nothing to do between batches."""
+        return self.n_lead == len(self.stages)
+
+    def _add_native(self, first: int, end: int) -> None:
+        if first == end:
+            return
+        batch, stages, n = self.batch.c, self.c_stages + first, end - first
+        run = lib.xp_run_stages
+        self._steps.append(lambda: run(batch, stages, n))
+
+    def _array_step(self, stage: Stage, name: str, counts: memoryview) -> Callable[[], None]:
+        batch, process = self.batch, stage.process
+
+        def step() -> None:
+            before = perf_counter_ns()
+            try:
+                process(batch)
+            except Exception as error:  # a stage's fault must not stop the queue
+                counts[ERRORS] += 1
+                if name not in self._told:
+                    self._told.add(name)
+                    self._on_error(name, error)
+            counts[PACKETS] += len(batch)
+            counts[NS] += perf_counter_ns() - before
+
+        return step
+
+    def run(self) -> None:
+        """Run all stages on the batch as it stands."""
+        for step in self._steps:
+            step()
+
+    def run_rest(self) -> None:
+        """Run the stages behind the leading native ones, which xp_cycle has run already."""
+        for step in self._rest:
+            step()
+
+    def read_counts(self) -> list[dict[str, Any]]:
+        """Return each stage's counts: name, kind, packets, ns, errors, counters."""
+        return read_counts(self.infos, self.counts)
+
+    def reports(self) -> dict[str, Any]:
+        """Return what the stages report besides counters; a report that fails says so."""
+        result: dict[str, Any] = {}
+        for stage, info in zip(self.stages, self.infos, strict=True):
+            try:
+                report = dict(stage.report())
+            except Exception as error:  # a user's code, off the hot path
+                report = {"error": f"{type(error).__name__}: {error}"}
+            if report:
+                result[info.name] = report
+        return result

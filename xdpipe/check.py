@@ -1,0 +1,139 @@
+"""Run a pipeline over a capture file: the same chain and verdicts, no NIC and no privilege."""
+
+from __future__ import annotations
+
+import mmap
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xdpipe.batch import Batch
+from xdpipe.capture import CaptureReader, CaptureWriter
+from xdpipe.chain import Chain
+from xdpipe.core._core import ffi, lib
+from xdpipe.filter import Filter
+from xdpipe.steering import Steering
+from xdpipe.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from xdpipe.pipeline import Pipeline
+
+_MEMORY = 4 << 20
+"""Bytes for the packets of a batch; the longest packet that libpcap gives has 256 KiB."""
+
+
+class CaptureBatches:
+    """A capture file batch by batch.
+
+    Args:
+        path: a pcap or pcapng file, gzip or not, with Ethernet packets.
+        batch_size: packets in a batch at the most.
+
+    Raises:
+        XdpipeError: no such file, no capture, or not Ethernet.
+    """
+
+    def __init__(self, path: str | Path, batch_size: int) -> None:
+        self.reader = CaptureReader(path)
+        self.reader.require_ethernet()
+        self.batch = Batch(mmap.mmap(-1, _MEMORY), batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Fill the one batch again and again, until the file ends."""
+        next_ex = ffi.cast("void *", self.reader.next_ex_address)
+        handle = ffi.cast("void *", self.reader.handle)
+        n_packets = 0
+        status = 1
+        while status == 1:
+            status = lib.xp_fill_from_capture(self.batch.c, next_ex, handle)
+            n_packets += len(self.batch)
+            if len(self.batch):
+                yield self.batch
+        self.reader.note_end(status, n_packets)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.reader.close()
+
+
+def check(
+    pipeline: Pipeline,
+    capture: str | Path,
+    *,
+    write: Mapping[Verdict, str] | None = None,
+    batch_size: int = 512,
+    steer: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Run a pipeline's chain over a capture and say what became of the packets.
+
+    Args:
+        pipeline: stages and default verdict; its steering is applied only with `steer`.
+        capture: path of the capture file.
+        write: for a verdict, the path of a capture to write its packets to, as the stages left
+            them.
+        batch_size: packets in a batch at the most.
+        steer: first leave out the packets that the pipeline's filter would not take.
+        progress: told after each batch how many packets have been read.
+
+    Returns:
+        What `xdpipe check --json` prints: packets, not_taken, verdicts, stages, link_type,
+        truncated (None, or where and why the file ended early).
+    """
+    assert isinstance(pipeline.steering, Steering)
+    taken = Filter(pipeline.steering.filter) if steer else None
+    n_packets = n_not_taken = 0
+    by_verdict = np.zeros(256, np.int64)
+    with ExitStack() as stack:
+        batches = CaptureBatches(capture, batch_size)
+        stack.callback(batches.close)
+        writers = {
+            verdict: stack.enter_context(CaptureWriter(path))
+            for verdict, path in (write or {}).items()
+        }
+        chain = Chain(pipeline.stages, batches.batch)
+        for batch in batches:
+            n_packets += len(batch)
+            if taken is not None:
+                n_not_taken += _leave_out(batch, taken)
+            chain.run()
+            final = np.where(batch.undecided, np.uint8(pipeline.default), batch.verdict)
+            by_verdict += np.bincount(final, minlength=256)
+            for verdict, writer in writers.items():
+                for i in np.flatnonzero(final == verdict):
+                    writer.write(int(batch.time_ns[i]), bytes(batch.packet(int(i))))
+            if progress is not None:
+                progress(n_packets)
+        reader = batches.reader
+        stages = chain.read_counts()
+        reports = chain.reports()
+        return {
+            "capture": str(capture),
+            "link_type": reader.link_type,
+            "packets": n_packets,
+            "not_taken": n_not_taken,
+            "verdicts": {
+                "DROP": int(by_verdict[Verdict.DROP]),
+                "TX": int(by_verdict[Verdict.TX]),
+                "INVALID": int(by_verdict.sum() - by_verdict[[Verdict.DROP, Verdict.TX]].sum()),
+            },
+            "default": pipeline.default.name,
+            "stages": [
+                {**stage, "reports": [reports[stage["name"]]] if stage["name"] in reports else []}
+                for stage in stages
+            ],
+            "truncated": asdict(reader.truncated) if reader.truncated else None,
+        }
+
+
+def _leave_out(batch: Batch, taken: Filter) -> int:
+    """Keep only the packets that the filter takes; return how many were left out."""
+    keep = [i for i in range(len(batch)) if taken.matches(bytes(batch.packet(i)))]
+    n_before = len(batch)
+    batch.keep(keep)
+    return n_before - len(keep)

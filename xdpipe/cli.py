@@ -1,0 +1,443 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.live import Live
+
+from xdpipe import view
+from xdpipe.errors import XdpipeError
+from xdpipe.ranges import parse_ranges
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from xdpipe.rundir import RunDir, State
+    from xdpipe.supervisor import RunOptions
+
+_TICK_S = 0.25
+
+
+class _Group(click.Group):
+    """Print an XdpipeError as one line and exit with 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except XdpipeError as error:
+            click.echo(f"xdpipe: {' '.join(str(error).split())}", err=True)
+            ctx.exit(1)
+
+
+class Ranges(click.ParamType[list[int]]):
+    """Numbers such as 0-3,6."""
+
+    name = "ranges"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[int]:
+        """Return the numbers, or fail with what is wrong."""
+        if isinstance(value, list):
+            return value
+        try:
+            return parse_ranges(value)
+        except XdpipeError as error:
+            self.fail(str(error), param, ctx)
+
+
+class StopSignal:
+    """Remembers SIGINT and SIGTERM instead of dying of them; a context manager."""
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+
+    def __enter__(self) -> StopSignal:
+        self._former = {n: signal.signal(n, self._note) for n in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="xdpipe")
+def main() -> None:
+    """Process packets at the speed of a NIC queue, with AF_XDP and Python."""
+
+
+@main.command()
+@click.argument("file")
+@click.option("--dev", required=True, help="Interface.")
+@click.option("--queues", type=Ranges(), help="Receive queues, such as 0-3. Default: all.")
+@click.option("--cores", type=Ranges(), help="A CPU for each queue, such as 2-5.")
+@click.option(
+    "--mode",
+    type=click.Choice(["auto", "zerocopy", "copy"]),
+    default="auto",
+    show_default=True,
+    help="What to ask of the driver.",
+)
+@click.option(
+    "--attach",
+    type=click.Choice(["auto", "native", "generic"]),
+    default="auto",
+    show_default=True,
+    help="How to attach the XDP program.",
+)
+@click.option("--duration", type=click.FloatRange(min=0), help="End after this many seconds.")
+@click.option(
+    "--batch",
+    "batch_size",
+    type=click.IntRange(1, 4096),
+    default=512,
+    show_default=True,
+    help="Packets in a batch at the most.",
+)
+@click.option(
+    "--spin-us",
+    type=click.IntRange(0, 1_000_000),
+    default=20,
+    show_default=True,
+    help="How long an idle worker looks at its ring before it sleeps; microseconds.",
+)
+@click.option("--user", default="nobody", show_default=True, help="Whom workers become.")
+@click.option(
+    "--no-guard", is_flag=True, help="Let the filter take ARP, neighbour discovery and SSH, too."
+)
+@_json_option
+def run(file: str, dev: str, queues: list[int] | None, cores: list[int] | None, mode: str,
+        attach: str, duration: float | None, batch_size: int, spin_us: int, user: str,
+        no_guard: bool, as_json: bool) -> None:  # fmt: skip
+    """Run the pipeline of FILE on the queues of an interface, until Ctrl-C."""
+    from xdpipe.ranges import check_cores
+    from xdpipe.supervisor import RunOptions
+
+    if cores:
+        check_cores(cores)
+    options = RunOptions(
+        file=file, dev=dev, queues=tuple(queues or ()), cores=tuple(cores or ()), mode=mode,
+        attach=attach, batch_size=batch_size, spin_us=spin_us, guard=not no_guard, user=user,
+    )  # fmt: skip
+    console = Console(stderr=as_json)
+    final = supervise(options, duration, console, show=not as_json)
+    if as_json:
+        print(json.dumps(final))
+    else:
+        console.print(view.final(final))
+
+
+def supervise(
+    options: RunOptions,
+    duration: float | None,
+    console: Console,
+    *,
+    show: bool,
+    begin: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Run a pipeline in the foreground until a signal, `xdpipe down`, or the duration's end.
+
+    Args:
+        options: what to run.
+        duration: seconds, or None.
+        console: where to draw.
+        show: draw the live table, or say what was obtained where nobody looks at a terminal.
+        begin: called when packets go to the workers.
+
+    Returns:
+        The final status.
+    """
+    from xdpipe.supervisor import Supervisor
+
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopSignal())
+        supervisor = stack.enter_context(
+            Supervisor(
+                options,
+                tell=lambda text: console.log(text, markup=False),
+                interrupted=lambda: stop.came,
+            )
+        )
+        with console.status("starting…"):
+            supervisor.start()
+        begin()
+        end = None if duration is None else time.monotonic() + duration
+        drawing = Live(console=console, refresh_per_second=4, transient=True)
+        if show and console.is_terminal:
+            stack.enter_context(drawing)
+        elif show:
+            status = supervisor.status()
+            for worker in status["workers"]:
+                console.print(
+                    f"{status['dev']} queue {worker['queue']}: pid {worker['pid']} on core "
+                    f"{worker['core']}, {worker['mode']}, {worker['attach']}"
+                )
+        before = None
+        while not (stop.came or supervisor.stop_asked):
+            left = _TICK_S if end is None else min(_TICK_S, end - time.monotonic())
+            if left <= 0:
+                break
+            supervisor.poll(left)
+            if show and console.is_terminal:
+                now = supervisor.status()
+                drawing.update(view.live(now, before))
+                if before is None or now["uptime_s"] - before["uptime_s"] >= 1.0:
+                    before = now
+        return supervisor.stop()
+
+
+@main.command()
+@click.argument("file")
+@click.option("--pcap", "capture", required=True, help="A pcap or pcapng file; gzip will do.")
+@click.option(
+    "--write",
+    "writes",
+    multiple=True,
+    metavar="VERDICT=FILE",
+    help="Write the packets of a verdict to a capture file.",
+)
+@click.option("--steer", is_flag=True, help="Only with packets that the pipeline's filter takes.")
+@click.option(
+    "--batch",
+    "batch_size",
+    type=click.IntRange(1, 65536),
+    default=512,
+    show_default=True,
+    help="Packets in a batch at the most.",
+)
+@_json_option
+def check(file: str, capture: str, writes: tuple[str, ...], steer: bool, batch_size: int,
+          as_json: bool) -> None:  # fmt: skip
+    """Run the pipeline of FILE over a capture; needs no NIC and no root."""
+    from xdpipe.check import check as run_check
+    from xdpipe.pipeline import load_pipeline
+    from xdpipe.verdict import Verdict
+
+    write = {}
+    for text in writes:
+        name, equals, path = text.partition("=")
+        if not equals or name not in ("DROP", "TX") or not path:
+            raise XdpipeError(f"--write {text}: say VERDICT=FILE with DROP or TX")
+        write[Verdict[name]] = path
+    console = Console(stderr=True)
+    with console.status("reading…") as status:
+        shown = [0.0]
+
+        def progress(n: int) -> None:
+            if time.monotonic() - shown[0] > _TICK_S:
+                shown[0] = time.monotonic()
+                status.update(f"{n:,} packets")
+
+        result = run_check(
+            load_pipeline(file), capture, write=write, batch_size=batch_size, steer=steer,
+            progress=progress,
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps(result))
+    else:
+        Console().print(view.checked(result))
+
+
+@main.command()
+@click.argument("capture")
+@click.option("--dev", required=True, help="Interface.")
+@click.option(
+    "--pps",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Packets per second. Default: as fast as it goes.",
+)
+@click.option(
+    "--loop",
+    "loops",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How often to send the capture.",
+)
+@click.option(
+    "--queues",
+    type=Ranges(),
+    default="0",
+    show_default=True,
+    help="Transmit queues; each flow keeps to one.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["auto", "zerocopy", "copy"]),
+    default="auto",
+    show_default=True,
+    help="What to ask of the driver.",
+)
+@_json_option
+def replay(capture: str, dev: str, pps: float | None, loops: int, queues: list[int], mode: str,
+           as_json: bool) -> None:  # fmt: skip
+    """Put the packets of CAPTURE on a link, through AF_XDP."""
+    from rich.progress import Progress
+
+    from xdpipe.link import Link
+    from xdpipe.replay import replay as run_replay
+
+    link = Link.find(dev)
+    link.require_up()
+    with StopSignal() as stop, Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"to {dev}", total=None)
+        result = run_replay(
+            capture, link, queues, pps=pps, loops=loops, mode=mode, stop=lambda: stop.came,
+            progress=lambda n, total: bar.update(task, completed=n, total=total),
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps(result.to_dict()))
+        return
+    shown = result.to_dict()
+    console = Console(highlight=False)
+    console.print(
+        f"{capture} to {dev} ({result.mode}): sent {result.sent:,} packets in "
+        f"{result.seconds:.2f} s, {shown['pps']:,.0f} packets/s"
+    )
+    for label, n in (("refused by the link", result.refused), ("too long", result.too_long)):
+        if n:
+            console.print(f"{label}: {n:,}")
+    if result.truncated:
+        console.print(f"the file ends early: {result.truncated}", markup=False)
+    if result.interrupted:
+        console.print("interrupted before the end")
+
+
+def _runs() -> list[tuple[RunDir, State]]:
+    from xdpipe.rundir import RunDir
+
+    found = []
+    for run_dir in RunDir.all():
+        state = run_dir.read()
+        if state is not None:
+            found.append((run_dir, state))
+    return found
+
+
+@main.command()
+@_json_option
+def status(as_json: bool) -> None:
+    """Show the pipelines that run on this machine, and remains of ones that died."""
+    from xdpipe.rundir import network_namespace
+
+    result = []
+    for run_dir, state in _runs():
+        entry: dict[str, Any] = {
+            "name": state.name,
+            "dev": state.dev,
+            "here": state.netns == network_namespace(),
+            "supervisor": asdict(state.supervisor),
+            "state": "running" if state.supervisor.alive else "dead",
+        }
+        entry["workers_alive"] = [worker.pid for worker in state.workers if worker.alive]
+        if state.supervisor.alive:
+            answer = run_dir.ask("status")
+            if answer is None:
+                entry["state"] = "starting"
+            else:
+                entry["status"] = answer
+        result.append(entry)
+    if as_json:
+        print(json.dumps({"pipelines": result}))
+        return
+    console = Console(highlight=False)
+    if not result:
+        console.print("no pipeline runs")
+    for entry in result:
+        elsewhere = "" if entry["here"] else ", in another network namespace"
+        console.print(
+            f"[bold]{entry['name']}[/bold] on {entry['dev']}{elsewhere}: {entry['state']}, "
+            f"supervisor pid {entry['supervisor']['pid']}"
+        )
+        if entry["state"] == "dead":
+            console.print(
+                f"  its supervisor was killed; the kernel detached its program. "
+                f"Clear up with: xdpipe down {entry['dev']}"
+            )
+        elif "status" in entry:
+            console.print(view.final(entry["status"]))
+
+
+@main.command()
+@click.argument("dev")
+@_json_option
+def down(dev: str, as_json: bool) -> None:
+    """End the pipeline on DEV, or clear up after one that was killed."""
+    from xdpipe.rundir import network_namespace
+
+    runs = [(d, s) for d, s in _runs() if s.dev == dev and s.netns == network_namespace()]
+    if not runs:
+        others = sorted({s.dev for _, s in _runs() if s.netns == network_namespace()})
+        where = f"; pipelines run on: {', '.join(others)}" if others else ""
+        raise XdpipeError(f"{dev}: no pipeline of xdpipe there{where}")
+    for run_dir, state in runs:
+        was = "running" if state.supervisor.alive else "dead"
+        if state.supervisor.alive:
+            _end_supervisor(run_dir, state)
+        for worker in state.workers:  # they die with the supervisor; should one be left, now
+            worker.signal(signal.SIGKILL)
+        run_dir.remove()
+        if as_json:
+            print(json.dumps({"dev": dev, "name": state.name, "was": was}))
+        elif was == "running":
+            click.echo(f"{state.name} on {dev}: ended")
+        else:
+            click.echo(f"{state.name} on {dev}: its supervisor was dead already; cleared up")
+
+
+def _end_supervisor(run_dir: RunDir, state: State) -> None:
+    if run_dir.ask("stop") is None:
+        state.supervisor.signal(signal.SIGTERM)
+    if not _wait(lambda: not state.supervisor.alive, 15.0):
+        state.supervisor.signal(signal.SIGKILL)
+        if not _wait(lambda: not state.supervisor.alive, 5.0):
+            raise XdpipeError(f"{state.dev}: pid {state.supervisor.pid} does not end")
+
+
+def _wait(condition: Callable[[], bool], timeout_s: float) -> bool:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@main.command()
+@click.option(
+    "--duration",
+    type=click.FloatRange(min=1),
+    default=10,
+    show_default=True,
+    help="Seconds of traffic.",
+)
+@_json_option
+def demo(duration: float, as_json: bool) -> None:
+    """Guard a name server against abuse, in private network namespaces; needs root."""
+    from xdpipe.demo import run_demo
+
+    console = Console(stderr=as_json)
+    result = run_demo(duration, console, show=not as_json)
+    if as_json:
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

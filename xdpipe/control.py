@@ -1,0 +1,79 @@
+"""Messages between supervisor and worker, and between a command and a supervisor."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+from xdpipe.errors import XdpipeError
+
+LONGEST = 1 << 20
+"""Bytes of the longest message."""
+_MAX_FDS = 8
+
+
+class ControlClosed(XdpipeError):
+    """The other side is gone."""
+
+
+class Control:
+    """One end of a connection that carries JSON objects and, with them, descriptors.
+
+    SOCK_SEQPACKET keeps messages whole. Owns its socket.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, LONGEST)
+
+    @classmethod
+    def pair(cls) -> tuple[Control, socket.socket]:
+        """Return our end, and the socket to hand to a child."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(ours), theirs
+
+    def fileno(self) -> int:
+        """Return the descriptor, to wait on it."""
+        return self.sock.fileno()
+
+    def send(self, kind: str, body: Any = None, fds: tuple[int, ...] = ()) -> None:
+        """Send one message; what is too long is replaced by an error that says so.
+
+        Raises:
+            ControlClosed: the other side is gone.
+        """
+        data = json.dumps([kind, body], default=str).encode()
+        try:
+            try:
+                socket.send_fds(self.sock, [data], fds)
+            except OSError as error:
+                if not isinstance(error, ConnectionError) and len(data) > 4096:
+                    text = f"{kind}: {len(data)} bytes are too long for a message"
+                    self.sock.send(json.dumps(["error", text]).encode())
+                else:
+                    raise
+        except OSError as error:
+            raise ControlClosed(f"control connection: {error}") from error
+
+    def receive(self, timeout_s: float | None = None) -> tuple[str, Any, list[int]]:
+        """Wait for one message: its kind, its body, and the descriptors, owned by the caller.
+
+        Raises:
+            ControlClosed: the other side is gone.
+            TimeoutError: nothing came within timeout_s.
+        """
+        self.sock.settimeout(timeout_s)
+        try:
+            data, fds, _, _ = socket.recv_fds(self.sock, LONGEST, _MAX_FDS)
+        except ConnectionError as error:
+            raise ControlClosed(f"control connection: {error}") from error
+        if not data:
+            raise ControlClosed("control connection: closed by the other side")
+        kind, body = json.loads(data)
+        return kind, body, list(fds)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.sock.close()

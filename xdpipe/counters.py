@@ -1,0 +1,81 @@
+"""The memory in which a worker counts and the supervisor reads: no message, no lock."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import TYPE_CHECKING, Any
+
+from xdpipe.chain import StageInfo, read_counts
+from xdpipe.core._core import ffi, lib
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_ATTENTION = 0
+"""uint64 0, a cache line of its own, is the supervisor's: it wants the worker's attention."""
+_WORKER = 8
+"""From uint64 8 on: the worker's counters, XP_COUNTERS of core/columns.h."""
+
+NAMES = tuple(ffi.string(lib.xp_counter_names[i].name).decode() for i in range(lib.xp_n_counters))
+_STAGES = -(-(_WORKER + len(NAMES)) // 8) * 8
+"""Then, on a new cache line, the stages' counts."""
+
+
+class CountersPage:
+    """Counters of one worker in a memfd: uint64, native byte order, one writer each.
+
+    The worker writes with plain stores, the supervisor reads whenever it likes. The page
+    outlives the worker, so that the next one counts on.
+
+    Args:
+        infos: the stages whose counts it has room for.
+        fd: of a page that another process made; None: make one. Owned by this object.
+    """
+
+    def __init__(self, infos: Sequence[StageInfo], fd: int | None = None) -> None:
+        self._infos = tuple(infos)
+        n_words = _STAGES + sum(info.n_counts for info in infos)
+        size = -(-n_words * 8 // mmap.PAGESIZE) * mmap.PAGESIZE
+        if fd is None:
+            fd = os.memfd_create("xdpipe-counters", os.MFD_CLOEXEC)
+            os.ftruncate(fd, size)
+        self.fd = fd
+        self._map = mmap.mmap(fd, size)
+        self.words = memoryview(self._map).cast("Q")
+
+    @property
+    def c_counters(self) -> Any:
+        """The worker's counters as struct xp_counters *."""
+        return ffi.cast("struct xp_counters *", self._address(_WORKER))
+
+    @property
+    def c_attention(self) -> Any:
+        """The word that the supervisor adds to, as uint32_t *."""
+        return ffi.cast("uint32_t *", self._address(_ATTENTION))
+
+    def _address(self, word: int) -> Any:
+        return ffi.cast("uint64_t *", ffi.from_buffer(self._map)) + word
+
+    @property
+    def stage_counts(self) -> memoryview:
+        """The stages' counts, for the chain."""
+        return self.words[_STAGES:]
+
+    def call(self) -> None:
+        """Ask the worker to look at its control socket (supervisor only)."""
+        self.words[_ATTENTION] = (self.words[_ATTENTION] + 1) & 0xFFFFFFFF
+
+    def read(self) -> dict[str, int]:
+        """Return the worker's counters by name."""
+        return dict(zip(NAMES, self.words[_WORKER:_STAGES], strict=False))
+
+    def read_stages(self) -> list[dict[str, Any]]:
+        """Return the stages' counts."""
+        return read_counts(self._infos, self.stage_counts)
+
+    def close(self) -> None:
+        """Close the descriptor. The mapping goes when nothing refers to it any more."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1

@@ -1,0 +1,115 @@
+"""The ledger: what the queues delivered, and what became of it, to the last packet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from xdpipe.steering import SteerCounters
+    from xdpipe.xsk import XskStatistics
+
+VERDICTS = {
+    "DROP": "verdict_drop",
+    "TX": "verdict_tx",
+    "INVALID": "verdict_invalid",
+    "LOST_WITH_WORKER": "verdict_lost",
+}
+"""What a received packet ends in, and the worker's counter for it."""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Sums over all queues: every packet stands in one place, or `residual` is not 0.
+
+    seen = to_kernel + redirect_failed + redirected        counted by the XDP program
+    redirected = kernel_drops + received                   by the kernel, by the workers
+    received = sum of verdicts                             by the workers
+    TX = sent + refused                                    by the workers
+
+    Attributes:
+        seen: packets that the program saw.
+        to_kernel: packets that the program passed to the kernel, by reason.
+        redirect_failed: packets whose redirect failed because the socket was not bound there.
+        redirected: packets handed to the sockets.
+        kernel_drops: packets that the kernel dropped at the sockets, by XDP_STATISTICS counter.
+        received: packets that workers took from the rx rings.
+        verdicts: packets by verdict.
+        sent: packets that the kernel sent.
+        refused: packets to be sent that were not, by reason.
+    """
+
+    seen: int
+    to_kernel: Mapping[str, int]
+    redirect_failed: int
+    redirected: int
+    kernel_drops: Mapping[str, int]
+    received: int
+    verdicts: Mapping[str, int]
+    sent: int
+    refused: Mapping[str, int]
+
+    @classmethod
+    def close_books(
+        cls,
+        program: SteerCounters,
+        queues: Iterable[tuple[Mapping[str, int], XskStatistics]],
+    ) -> Ledger:
+        """Sum up.
+
+        Args:
+            program: the XDP program's counters.
+            queues: each worker's counters and its socket's statistics.
+        """
+        totals: dict[str, int] = {}
+        drops = {"rx_dropped": 0, "rx_ring_full": 0}
+        for counters, statistics in queues:
+            for name, value in counters.items():
+                totals[name] = totals.get(name, 0) + value
+            for name, value in statistics.drops.items():
+                drops[name] += value
+        get = totals.get
+        refused = {
+            "no_room": get("tx_no_room", 0),
+            "device": get("tx_dropped", 0),
+            "abandoned": get("tx_abandoned", 0),
+        }
+        return cls(
+            seen=program.seen,
+            to_kernel=dict(program.to_kernel),
+            redirect_failed=program.redirect_failed,
+            redirected=program.redirected - program.redirect_failed,
+            kernel_drops=drops,
+            received=get("received", 0),
+            verdicts={name: get(counter, 0) for name, counter in VERDICTS.items()},
+            sent=get("tx_completed", 0) - get("tx_dropped", 0),
+            refused=refused,
+        )
+
+    @property
+    def residual(self) -> int:
+        """Packets that stand nowhere, over all equations; 0 when quiet."""
+        to_kernel = sum(self.to_kernel.values())
+        return (
+            abs(self.seen - to_kernel - self.redirect_failed - self.redirected)
+            + abs(self.redirected - sum(self.kernel_drops.values()) - self.received)
+            + abs(self.received - sum(self.verdicts.values()))
+            + abs(self.verdicts["TX"] - self.sent - sum(self.refused.values()))
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `--json` shows under `ledger`."""
+        return {
+            "seen": self.seen,
+            "to_kernel": dict(self.to_kernel),
+            "redirect_failed": self.redirect_failed,
+            "redirected": self.redirected,
+            "kernel_drops": dict(self.kernel_drops),
+            "received": self.received,
+            "verdicts": dict(self.verdicts),
+            "sent": self.sent,
+            "refused": dict(self.refused),
+            "residual": self.residual,
+        }

@@ -1,0 +1,61 @@
+"""A process that may have ended, and whose pid may be somebody else's by now."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+
+def _start_time(pid: int) -> int:
+    """Return when a process started, in clock ticks since boot; 0 if there is none (proc(5))."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    fields = stat.rpartition(")")[2].split()
+    return 0 if fields[0] in "ZX" else int(fields[19])
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process by pid and start time, which together never come again."""
+
+    pid: int
+    start_time: int
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        """Return the process that has this pid now."""
+        return cls(pid, _start_time(pid))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Undo dataclasses.asdict."""
+        return cls(data["pid"], data["start_time"])
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self.start_time != 0 and _start_time(self.pid) == self.start_time
+
+    @property
+    def rss_bytes(self) -> int:
+        """Resident memory; 0 if it is gone."""
+        try:
+            pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        except (OSError, IndexError):
+            return 0
+        return pages * os.sysconf("SC_PAGESIZE")
+
+    def signal(self, number: int = signal.SIGTERM) -> bool:
+        """Send it a signal; False if it is gone."""
+        if not self.alive:
+            return False
+        try:
+            os.kill(self.pid, number)
+        except ProcessLookupError:
+            return False
+        return True

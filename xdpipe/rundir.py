@@ -1,0 +1,113 @@
+"""Where running pipelines are found: a directory each, with a state file and a control socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from xdpipe.control import Control
+from xdpipe.errors import XdpipeError
+from xdpipe.process import Process
+
+ROOT = Path(os.environ.get("XDPIPE_RUN_DIR", "/run/xdpipe"))
+
+
+def network_namespace() -> int:
+    """Return the inode of the calling thread's network namespace, which names it."""
+    return os.stat("/proc/thread-self/ns/net").st_ino
+
+
+@dataclass(frozen=True)
+class State:
+    """What is written down of a pipeline, for when its supervisor is gone.
+
+    Attributes:
+        name: of the pipeline: its file's stem.
+        file: the pipeline file.
+        dev: interface name.
+        ifindex: its number.
+        netns: inode of its network namespace.
+        supervisor: the process that holds everything.
+        workers: the processes that serve its queues.
+        program_id: of the XDP program.
+    """
+
+    name: str
+    file: str
+    dev: str
+    ifindex: int
+    netns: int
+    supervisor: Process
+    workers: tuple[Process, ...] = ()
+    program_id: int = 0
+
+
+class RunDir:
+    """The directory of one pipeline, by network namespace and interface: one can run on each."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def of(cls, ifindex: int, netns: int | None = None) -> Self:
+        """Return the directory for an interface of the calling thread's namespace."""
+        return cls(ROOT / f"{netns or network_namespace()}-{ifindex}")
+
+    @classmethod
+    def all(cls) -> list[Self]:
+        """Return every pipeline's directory there is."""
+        paths = ROOT.glob("*/state.json") if ROOT.is_dir() else ()
+        return sorted((cls(path.parent) for path in paths), key=lambda run: run.path)
+
+    def write(self, state: State) -> None:
+        """Write the state down, whole or not at all."""
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            aside = self.path / "state.json.new"
+            aside.write_text(json.dumps(asdict(state)))
+            aside.rename(self.path / "state.json")
+        except OSError as error:
+            raise XdpipeError(f"{self.path}: {error.strerror}; run it as root") from error
+
+    def read(self) -> State | None:
+        """Return the state, or None if nothing is written down."""
+        try:
+            data = json.loads((self.path / "state.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return State(
+            **{
+                **data,
+                "supervisor": Process.from_dict(data["supervisor"]),
+                "workers": tuple(Process.from_dict(worker) for worker in data["workers"]),
+            }
+        )
+
+    def listen(self) -> socket.socket:
+        """Return a listening socket on which the supervisor answers."""
+        path = self.path / "control.sock"
+        path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(str(path))
+        listener.listen()
+        return listener
+
+    def ask(self, kind: str, timeout_s: float = 5.0) -> Any:
+        """Ask the supervisor something and return its answer's body; None if it is gone."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            try:
+                sock.connect(str(self.path / "control.sock"))
+                control = Control(sock)
+                control.send(kind)
+                return control.receive(timeout_s)[1]
+            except (OSError, TimeoutError, XdpipeError):
+                return None
+
+    def remove(self) -> None:
+        """Remove the directory."""
+        shutil.rmtree(self.path, ignore_errors=True)

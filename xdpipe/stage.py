@@ -1,0 +1,94 @@
+"""A stage: one step over a batch. Users derive from Stage; what xdpipe ships in C is native."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from xdpipe.core._core import ffi, lib
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from xdpipe.batch import Batch
+
+PACKETS: int = lib.XP_STAGE_PACKETS
+NS: int = lib.XP_STAGE_NS
+ERRORS: int = lib.XP_STAGE_ERRORS
+OWN: int = lib.XP_STAGE_OWN
+
+
+class Stage(ABC):
+    """One step over a batch, in Python over numpy columns.
+
+    `process` sees every batch in the order of arrival, also the packets that an earlier stage
+    has decided; its own decisions (`batch.drop(mask)`) touch only undecided ones. A stage lives
+    in one worker: there is one instance per queue, and nothing of it is shared.
+
+    An exception that `process` raises is counted (`errors`) and told once; the batch goes on.
+    """
+
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Columns that must be filled before this stage; the chain is checked for them."""
+    provides: ClassVar[tuple[str, ...]] = ()
+    """Columns that this stage fills."""
+    counters: ClassVar[tuple[str, ...]] = ()
+    """Names of the stage's own counters."""
+
+    _counts: memoryview | None = None
+
+    @property
+    def name(self) -> str:
+        """The stage's name in tables and in `--json`; two of a kind are told apart by #2."""
+        return type(self).__name__
+
+    @abstractmethod
+    def process(self, batch: Batch) -> None:
+        """Look at the batch, decide, count. Columns are valid until this returns."""
+
+    def count(self, counter: str, n: int = 1) -> None:
+        """Add n to one of the stage's own counters; outside a chain nothing is counted."""
+        place = self.counters.index(counter)
+        if self._counts is not None:
+            self._counts[OWN + place] += int(n)
+
+    def report(self) -> Mapping[str, Any]:
+        """Return what is worth showing besides counters, as JSON can hold it; {} for nothing.
+
+        Called off the hot path: when the pipeline ends, and when someone asks for its status.
+        """
+        return {}
+
+    def bind(self, counts: memoryview) -> None:
+        """Take the place where the counts are kept: uint64 PACKETS, NS, ERRORS, then our own."""
+        self._counts = counts
+
+
+class NativeStage(Stage):
+    """A stage that is a C function over the batch; consecutive ones run as one call."""
+
+    function: ClassVar[str]
+    """Its name in the core: `int function(struct xp_batch *, void *state)`."""
+
+    def process(self, batch: Batch) -> None:
+        """Run on one batch, as a chain would; for tests."""
+        entry = ffi.new("struct xp_stage *")
+        spare = memoryview(bytearray(8 * (OWN + len(self.counters)))).cast("Q")
+        self.fill(entry, spare if self._counts is None else self._counts)
+        lib.xp_run_stages(batch.c, entry, 1)
+
+    def fill(self, entry: Any, counts: memoryview) -> None:
+        """Describe this stage to the core: entry is a struct xp_stage."""
+        address = ffi.cast("uint64_t *", ffi.from_buffer(counts))
+        self._state = self.make_state(address + OWN)
+        entry.run = ffi.addressof(lib, self.function)
+        entry.state = self._state
+        entry.counts = address
+
+    def make_state(self, counters: Any) -> Any:
+        """Return the state that the C function is given, kept alive by this stage.
+
+        Args:
+            counters: uint64_t *, the stage's own counters.
+        """
+        return ffi.new("struct xp_counts_state *", {"counters": counters})

@@ -1,0 +1,6 @@
+"""The stages that xdpipe ships, one protocol or deed a file."""
+
+from xdpipe.stages.headers import Headers
+from xdpipe.stages.swap_addresses import SwapAddresses
+
+__all__ = ["Headers", "SwapAddresses"]

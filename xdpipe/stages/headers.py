@@ -1,0 +1,25 @@
+"""Ethernet, VLAN, IPv4, IPv6, TCP, UDP, ICMP and ICMPv6 into columns; core/headers.c parses."""
+
+from typing import ClassVar
+
+from xdpipe.batch import COLUMNS, MALFORMED
+from xdpipe.stage import NativeStage
+
+
+class Headers(NativeStage):
+    """Parse the headers of every packet and fill the columns that the other stages build on.
+
+    Read are Ethernet II (IEEE 802.3), up to two VLAN tags (802.1Q, 802.1ad), IPv4 with options
+    (RFC 791), IPv6 with its extension headers (RFC 8200), TCP (RFC 9293), UDP (RFC 768), ICMP
+    (RFC 792), ICMPv6 (RFC 4443). A fragment is flagged; a later one has no ports and no l4.
+    What contradicts itself is flagged MALFORMED with a reason and counted; nothing is dropped.
+    """
+
+    provides: ClassVar[tuple[str, ...]] = tuple(
+        column.name for column in COLUMNS.values() if column.provider == "Headers"
+    )
+    counters: ClassVar[tuple[str, ...]] = (
+        "ipv4", "ipv6", "other", "tcp", "udp", "icmp", "icmp6", "vlan", "fragments", "malformed",
+        *(f"malformed_{reason.lower()}" for reason in MALFORMED),
+    )  # fmt: skip
+    function: ClassVar[str] = "xp_stage_headers"

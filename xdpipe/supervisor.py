@@ -1,0 +1,444 @@
+"""The supervisor: loads, attaches, starts, watches, restarts, stops; everything privileged."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from xdpipe.chain import StageInfo
+from xdpipe.control import Control, ControlClosed
+from xdpipe.errors import XdpipeError
+from xdpipe.ledger import Ledger
+from xdpipe.link import Link
+from xdpipe.process import Process
+from xdpipe.rundir import RunDir, State, network_namespace
+from xdpipe.steering import Guard, Steering, SteerProgram
+from xdpipe.umem import Geometry
+from xdpipe.worker_handle import WorkerHandle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+HELLO_TIMEOUT_S = 60.0
+"""How long a worker may take to import the user's file."""
+_SLICE_S = 0.1
+SETTLE_TIMEOUT_S = 1.0
+"""How long a stopping pipeline waits for packets that are under way to its sockets."""
+STOP_TIMEOUT_S = 5.0
+"""How long a worker may take to drain its queue."""
+STEADY_S = 1.0
+QUICK_DEATHS_MAX = 3
+"""A queue is given up when its worker dies so often within STEADY_S of its start."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run a pipeline file.
+
+    Attributes:
+        file: the pipeline file.
+        dev: interface name, in the present network namespace.
+        queues: receive queues to serve; () means all.
+        cores: a CPU for each queue; () means to choose.
+        mode: `auto`, `zerocopy` or `copy`: what to ask of bind.
+        attach: `auto`, `native` or `generic`: how to attach the XDP program.
+        batch_size: packets in a batch at the most.
+        spin_us: how long an idle worker looks at its ring before it polls; microseconds.
+        guard: keep ARP, neighbour discovery and SSH with the kernel.
+        user: whom workers become; None: nobody else.
+    """
+
+    file: str
+    dev: str
+    queues: tuple[int, ...] = ()
+    cores: tuple[int, ...] = ()
+    mode: str = "auto"
+    attach: str = "auto"
+    batch_size: int = 512
+    spin_us: int = 20
+    guard: bool = True
+    user: str | None = "nobody"
+
+
+def choose_cores(n_queues: int, allowed: list[int]) -> tuple[int, ...]:
+    """Give each queue a CPU of its own, the first one last: it serves interrupts and people.
+
+    With more queues than CPUs they share; the caller is told by the table.
+    """
+    order = allowed[1:] + allowed[:1]
+    return tuple(order[i % len(order)] for i in range(n_queues))
+
+
+class Supervisor:
+    """One running pipeline on one interface; a context manager that leaves nothing behind.
+
+    Start, then poll until it is time, then stop. All of it happens on the calling thread, which
+    must be the main one: workers die with the thread that started them.
+
+    Args:
+        options: what to run, and how.
+        tell: told in one line what happens (a worker died, for one).
+        interrupted: asked while it starts whether to give up.
+    """
+
+    def __init__(
+        self,
+        options: RunOptions,
+        tell: Callable[[str], None],
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._options = options
+        self._tell = tell
+        self._interrupted = interrupted
+        self._stack = ExitStack()
+        self._selector = selectors.DefaultSelector()
+        self._stack.callback(self._selector.close)
+        self._handles: list[WorkerHandle] = []
+        self._quick_deaths: dict[int, int] = {}
+        self._listener: socket.socket | None = None
+        self.attach = ""
+        self.started_at = 0.0
+        self.stop_asked = False
+        """Somebody asked by `xdpipe down` that it ends."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    # Start
+
+    def start(self) -> None:
+        """Bring the pipeline up; when this returns, packets go to the workers.
+
+        Raises:
+            XdpipeError: it cannot run like that; nothing is left attached.
+        """
+        self._link = link = Link.find(self._options.dev)
+        link.require_up()
+        self._options = self._complete(link)
+        self._geometry = Geometry.for_mtu(link.mtu, link.name)
+        self._claim(link)
+        for queue, core in zip(self._options.queues, self._options.cores, strict=True):
+            handle = WorkerHandle(queue, core, self._options.file, self._options.user)
+            self._handles.append(handle)
+            self._stack.callback(handle.close)
+            handle.spawn()
+        hellos = [self._hello(handle) for handle in self._handles]
+        self._infos = tuple(StageInfo.from_dict(info) for info in hellos[0]["stages"])
+        self.default = hellos[0]["default"]
+        self.steering = Steering.from_dict(hellos[0]["steering"])
+        self._program = SteerProgram(
+            self.steering, Guard.present() if self._options.guard else None, link.n_rx_queues
+        )
+        self._stack.callback(self._program.close)
+        self.attach = self._program.attach(link.index, link.name, self._options.attach)
+        for handle in self._handles:
+            handle.open_socket(link, self._options.mode, self._geometry, self._infos)
+            handle.hand_over(self._options.batch_size, self._options.spin_us, adopt=False)
+        for handle in self._handles:
+            self._expect(handle, "ready")
+            self._watch(handle)
+            self._take(handle)
+        self.started_at = time.monotonic()
+        self._write_state()
+        self._listener = self._run_dir.listen()
+        self._stack.callback(self._listener.close)
+        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+
+    def _complete(self, link: Link) -> RunOptions:
+        options = self._options
+        queues = options.queues or tuple(link.queues)
+        link.check_queues(queues)
+        allowed = sorted(os.sched_getaffinity(0))
+        cores = options.cores or choose_cores(len(queues), allowed)
+        if len(cores) != len(queues):
+            raise XdpipeError(
+                f"{len(queues)} queues and {len(cores)} cores: name a core for each queue"
+            )
+        return replace(options, queues=queues, cores=cores)
+
+    def _claim(self, link: Link) -> None:
+        """Make sure that no other pipeline runs on the interface, and write down that we do."""
+        self._run_dir = RunDir.of(link.index)
+        former = self._run_dir.read()
+        if former is not None and former.supervisor.alive:
+            raise XdpipeError(
+                f"{link.name}: the pipeline {former.name} runs there (pid "
+                f"{former.supervisor.pid}); end it with: xdpipe down {link.name}"
+            )
+        self._stack.callback(self._run_dir.remove)
+        self._write_state()
+
+    def _write_state(self) -> None:
+        path = Path(self._options.file)
+        self._run_dir.write(
+            State(
+                name=path.stem,
+                file=str(path.resolve()),
+                dev=self._link.name,
+                ifindex=self._link.index,
+                netns=network_namespace(),
+                supervisor=Process.of(os.getpid()),
+                workers=tuple(h.process for h in self._handles if h.state != "new"),
+            )
+        )
+
+    def _expect(self, handle: WorkerHandle, wanted: str) -> Any:
+        """Wait for a worker's message of this kind.
+
+        Raises:
+            XdpipeError: what it said instead, or that it ended.
+        """
+        try:
+            kind, body = self._receive(handle)
+        except ControlClosed:
+            status = handle.gone()
+            raise XdpipeError(
+                f"queue {handle.queue}: its worker ended with status {status} before it served"
+            ) from None
+        except TimeoutError:
+            raise XdpipeError(
+                f"queue {handle.queue}: its worker said nothing for {HELLO_TIMEOUT_S:.0f} s; "
+                f"does {self._options.file} wait for something when imported?"
+            ) from None
+        if kind != wanted:
+            raise XdpipeError(str(body))
+        return body
+
+    def _receive(self, handle: WorkerHandle) -> tuple[str, Any]:
+        end = time.monotonic() + HELLO_TIMEOUT_S
+        while True:
+            try:
+                kind, body, _ = handle.control.receive(_SLICE_S)
+                return kind, body
+            except TimeoutError:
+                if self._interrupted():
+                    raise XdpipeError("interrupted before it ran") from None
+                if time.monotonic() > end:
+                    raise
+
+    def _hello(self, handle: WorkerHandle) -> Any:
+        hello = self._expect(handle, "hello")
+        handle.state = "waiting"
+        return hello
+
+    def _watch(self, handle: WorkerHandle) -> None:
+        self._selector.register(
+            handle.control, selectors.EVENT_READ, lambda: self._worker_spoke(handle)
+        )
+
+    def _take(self, handle: WorkerHandle) -> None:
+        handle.serving()
+        self._program.take(handle.queue, handle.xsk.fd)
+
+    # Watch
+
+    def poll(self, timeout_s: float) -> None:
+        """Deal with what happens within timeout_s: deaths of workers, questions of commands."""
+        for key, _ in self._selector.select(timeout_s):
+            key.data()
+        for handle in self._handles:
+            if handle.state == "waiting":
+                self._try_hand_over(handle)
+
+    def _worker_spoke(self, handle: WorkerHandle) -> None:
+        try:
+            kind, body, _ = handle.control.receive(0)
+        except ControlClosed:
+            self._worker_died(handle)
+            return
+        if kind == "hello":
+            self._returned(handle, body)
+        elif kind == "ready":
+            self._take(handle)
+            self._write_state()
+            self._tell(f"queue {handle.queue}: served again by pid {handle.process.pid}")
+        elif kind == "done":
+            handle.final_report = body
+            handle.state = "done"
+        elif kind == "report":
+            handle.final_report = body
+        elif kind == "error":
+            self._tell(f"queue {handle.queue}: {body}")
+
+    def _worker_died(self, handle: WorkerHandle) -> None:
+        """Let the kernel have the queue's packets, and start another worker."""
+        self._selector.unregister(handle.control)
+        was = handle.state
+        if was == "done":
+            handle.popen.wait()
+            return
+        self._program.release(handle.queue)
+        status = handle.gone()
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        quick = was != "serving" or time.monotonic() - handle.ready_at < STEADY_S
+        deaths = self._quick_deaths.get(handle.queue, 0) + 1 if quick else 0
+        self._quick_deaths[handle.queue] = deaths
+        text = f"queue {handle.queue}: its worker (pid {handle.process.pid}) died of {how}; "
+        if self._stopping:
+            self._tell(text + "its packets are lost")
+        elif deaths >= QUICK_DEATHS_MAX:
+            self._tell(text + f"for the {deaths}th time in a row: its packets go to the kernel")
+        else:
+            self._tell(text + "its packets go to the kernel until the next one serves")
+            handle.spawn()
+            self._watch(handle)
+
+    _stopping = False
+
+    def _returned(self, handle: WorkerHandle, hello: dict[str, Any]) -> None:
+        infos = tuple(StageInfo.from_dict(info) for info in hello["stages"])
+        if infos != self._infos:
+            self._tell(
+                f"queue {handle.queue}: {self._options.file} has other stages now; "
+                "its packets go to the kernel until the pipeline is started again"
+            )
+            self._quick_deaths[handle.queue] = QUICK_DEATHS_MAX
+            handle.popen.kill()
+            return
+        handle.state = "waiting"
+
+    def _try_hand_over(self, handle: WorkerHandle) -> None:
+        """Hand the socket over as soon as the kernel holds none of its frames."""
+        if handle.xsk.held_by_kernel:
+            return
+        handle.state = "starting"
+        handle.hand_over(self._options.batch_size, self._options.spin_us, adopt=True)
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        connection, _ = self._listener.accept()
+        control = Control(connection)
+        try:
+            kind, _, _ = control.receive(1.0)
+            if kind == "stop":
+                self.stop_asked = True
+                control.send("stopping", {"pid": os.getpid()})
+            else:
+                control.send("status", self.status(reports=True))
+        except (XdpipeError, OSError):
+            pass  # the one who asked is gone
+        finally:
+            control.close()
+
+    # Tell
+
+    def status(self, *, reports: bool = False) -> dict[str, Any]:
+        """Return how things stand, as `--json` shows it.
+
+        Args:
+            reports: ask the workers for what their stages report, too; else what they said last.
+        """
+        if reports and not self._stopping:
+            self._ask_reports()
+        workers = [handle.status(self.attach) for handle in self._handles]
+        return {
+            "name": Path(self._options.file).stem,
+            "file": self._options.file,
+            "dev": self._link.name,
+            "driver": self._link.driver,
+            "filter": self.steering.filter,
+            "default": self.default,
+            "attach": self.attach,
+            "guard": self._options.guard,
+            "uptime_s": round(time.monotonic() - self.started_at, 3),
+            "ledger": self._ledger().to_dict(),
+            "workers": workers,
+            "stages": self._stages(),
+        }
+
+    def _ask_reports(self) -> None:
+        asked = [handle for handle in self._handles if handle.state == "serving"]
+        for handle in asked:
+            try:
+                handle.call("report")
+                self._selector.unregister(handle.control)
+            except (ControlClosed, KeyError):
+                continue
+            try:
+                kind, body, _ = handle.control.receive(1.0)
+                if kind == "report":
+                    handle.final_report = body
+            except (ControlClosed, TimeoutError):
+                pass  # its death is dealt with by poll
+            self._watch(handle)
+
+    def _ledger(self) -> Ledger:
+        # the workers first: what comes in between shows as waiting, not as gone astray
+        queues = [(handle.page.read(), handle.xsk.statistics()) for handle in self._handles]
+        return Ledger.close_books(self._program.counters(), queues)
+
+    def _stages(self) -> list[dict[str, Any]]:
+        """Return the stages' counts summed over the queues, with what each reported."""
+        total: list[dict[str, Any]] = []
+        for handle in self._handles:
+            stages = handle.page.read_stages()
+            if not total:
+                total = [{**stage, "reports": []} for stage in stages]
+            else:
+                for sum_, stage in zip(total, stages, strict=True):
+                    for key in ("packets", "ns", "errors"):
+                        sum_[key] += stage[key]
+                    for name, value in stage["counters"].items():
+                        sum_["counters"][name] += value
+            for sum_ in total:
+                report = handle.final_report.get("stages", {}).get(sum_["name"])
+                if report:
+                    sum_["reports"].append({"queue": handle.queue, **report})
+        return total
+
+    # Stop
+
+    def stop(self) -> dict[str, Any]:
+        """Give the queues back, drain them, end the workers, detach; return the final status.
+
+        In this order: the program no longer redirects; what is under way arrives; the workers
+        finish what they have; the program goes.
+        """
+        for handle in self._handles:
+            self._program.release(handle.queue)
+        self._settle()
+        self.status()  # reads resident memory while the workers live
+        self._stopping = True
+        for handle in self._handles:
+            if handle.state == "serving":
+                try:
+                    handle.call("stop", {"drain_rx": True})
+                except ControlClosed:
+                    continue
+        end = time.monotonic() + STOP_TIMEOUT_S
+        while any(h.state == "serving" for h in self._handles) and time.monotonic() < end:
+            self.poll(0.05)
+        for handle in self._handles:
+            handle.kill()
+            if handle.state != "done":
+                handle.abandon()
+        self._program.detach()
+        final = self.status()
+        self._stack.close()
+        return final
+
+    def _settle(self) -> None:
+        """Wait until every packet that was redirected has reached a socket or was dropped."""
+        end = time.monotonic() + SETTLE_TIMEOUT_S
+        while time.monotonic() < end:
+            ledger = self._ledger()
+            waiting = sum(handle.xsk.n_rx for handle in self._handles)
+            there = ledger.received + sum(ledger.kernel_drops.values()) + waiting
+            if there == ledger.redirected:
+                return
+            time.sleep(0.005)

@@ -1,0 +1,136 @@
+"""The frame memory of one queue: n_frames x frame_size bytes in a memfd."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xdpipe.core._core import ffi, lib
+from xdpipe.errors import XdpipeError
+
+KERNEL_HEADROOM = 256
+"""Bytes that the kernel keeps before a received packet (XDP_PACKET_HEADROOM)."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes of a UMEM and of the rings over it.
+
+    Attributes:
+        n_frames: frames, a power of two.
+        frame_size: bytes, 2048 or 4096: the kernel takes a power of two up to a page.
+        tx_size: descriptors on the tx ring, a power of two.
+
+    The fill, rx and completion ring have room for all frames. So no frame that comes back is ever
+    turned away, and the kernel drops for want of a frame (rx_dropped) rather than for want of rx
+    room, which would leave a frame hidden in its pool, out of the reach of a next worker.
+    """
+
+    n_frames: int = 4096
+    frame_size: int = 2048
+    tx_size: int = 2048
+
+    @property
+    def longest_packet(self) -> int:
+        """Bytes of the longest packet that is received whole."""
+        return self.frame_size - KERNEL_HEADROOM
+
+    @property
+    def ring_sizes(self) -> tuple[int, int, int, int]:
+        """Entries on the fill, rx, tx and completion ring."""
+        return self.n_frames, self.n_frames, self.tx_size, self.n_frames
+
+    @classmethod
+    def for_mtu(cls, mtu: int, name: str) -> Geometry:
+        """Choose the frame size for an interface, with room for its headers and two VLAN tags.
+
+        Raises:
+            XdpipeError: a packet of that MTU does not fit in a page.
+        """
+        for frame_size in (2048, 4096):
+            geometry = cls(frame_size=frame_size)
+            if mtu + 14 + 8 <= geometry.longest_packet:
+                return geometry
+        most = geometry.longest_packet - 14 - 8
+        raise XdpipeError(
+            f"{name}: its MTU of {mtu} does not fit in a frame; "
+            f"lower it with: ip link set {name} mtu {most}"
+        )
+
+
+class Umem:
+    """Frames in shared memory, and the list of those that are free.
+
+    The memory outlives the process that works on it as long as somebody holds the descriptor:
+    the supervisor makes it, each worker of the queue maps it.
+
+    Args:
+        geometry: how many frames of which size.
+        fd: of a memfd that another process made; None: make one. Owned by this object.
+    """
+
+    def __init__(self, geometry: Geometry, fd: int | None = None) -> None:
+        self.geometry = geometry
+        size = geometry.n_frames * geometry.frame_size
+        if fd is None:
+            fd = os.memfd_create("xdpipe-umem", os.MFD_CLOEXEC)
+            os.ftruncate(fd, size)
+        self.fd = fd
+        self._map = mmap.mmap(fd, size, mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        self._free = ffi.new("uint64_t[]", geometry.n_frames)
+        self._base = ffi.from_buffer("uint8_t[]", self._map, require_writable=True)
+        self.c = ffi.new(
+            "struct xp_umem *",
+            {
+                "base": self._base,
+                "size": size,
+                "frame_size": geometry.frame_size,
+                "n_frames": geometry.n_frames,
+                "free": self._free,
+            },
+        )
+
+    @property
+    def memory(self) -> mmap.mmap:
+        """The frames as one writable buffer."""
+        return self._map
+
+    @property
+    def frames(self) -> NDArray[np.uint8]:
+        """The frames as uint8[n_frames, frame_size], a view that keeps the UMEM mapped."""
+        shape = (self.geometry.n_frames, self.geometry.frame_size)
+        return np.frombuffer(self._map, np.uint8).reshape(shape)
+
+    @property
+    def n_free(self) -> int:
+        """How many frames are on the free list."""
+        return int(self.c.n_free)
+
+    def give_all(self, xsk: Any) -> None:
+        """Put every frame on the fill ring of a fresh socket.
+
+        Before bind, since a zero-copy driver takes its frames there.
+        """
+        step, n = self.geometry.frame_size, self.geometry.n_frames
+        addresses = ffi.new("uint64_t[]", [i * step for i in range(n)])
+        lib.xp_fill_submit(ffi.addressof(xsk.c, "fill"), addresses, n)
+
+    def adopt(self, xsk: Any) -> bool:
+        """Put those frames on the free list that are on none of the socket's rings.
+
+        Returns:
+            False, and nothing is changed, while the kernel holds frames on no ring.
+        """
+        marks = ffi.new("uint8_t[]", self.geometry.n_frames)
+        return bool(lib.xp_adopt(xsk.c, self.c, marks) == 0)
+
+    def close(self) -> None:
+        """Close the descriptor. The mapping goes when nothing refers to it any more."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1

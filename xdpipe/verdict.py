@@ -1,0 +1,22 @@
+"""What becomes of a packet."""
+
+from enum import IntEnum
+
+from xdpipe.core._core import lib
+
+
+class Verdict(IntEnum):
+    """A packet's verdict, as it stands in the column `verdict` of a batch.
+
+    PASS and FORWARD are to come; the numbers are those of `enum xp_verdict` in core/xp.h.
+    """
+
+    UNDECIDED = lib.XP_UNDECIDED
+    DROP = lib.XP_DROP
+    """The frame is freed, the packet is gone."""
+    TX = lib.XP_TX
+    """The packet goes out of the port that it came in by, as the stages left it."""
+
+
+DROP = Verdict.DROP
+TX = Verdict.TX

@@ -1,0 +1,210 @@
+"""What people look at: the live table, the ledger, the report of a check."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import RenderableType
+
+Status = dict[str, Any]
+
+
+def count(n: float) -> str:
+    """Return a number in at most 6 characters: 1,234 or 12.3k or 1.23M."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(n) >= 10 * size or (abs(n) >= size and unit != "k"):
+            return f"{n / size:.{2 if abs(n) < 10 * size else 1}f}{unit}"
+    return f"{n:,.0f}"
+
+
+def _rate(now: Status, before: Status | None, queue: int, key: str) -> float:
+    start = 0 if before is None else before["uptime_s"]
+    if now["uptime_s"] <= start:
+        return 0.0
+    old = {} if before is None else {worker["queue"]: worker for worker in before["workers"]}
+    new = next(worker for worker in now["workers"] if worker["queue"] == queue)
+    return float((new[key] - (old[queue][key] if queue in old else 0)) / (now["uptime_s"] - start))
+
+
+def _ring_bar(worker: Status) -> str:
+    """Draw how full the rx ring is: what waits for the worker."""
+    share: float = worker["frames"]["rx"] / worker["n_frames"]
+    full = round(share * 4)
+    return "█" * full + "░" * (4 - full) + f" {share:.0%}"
+
+
+def _drops(worker: Status) -> Text:
+    """Name the packets that the kernel dropped at the socket, by XDP_STATISTICS counter."""
+    kernel = worker["kernel"]
+    parts = [
+        f"{name} {count(kernel[name])}" for name in ("rx_dropped", "rx_ring_full") if kernel[name]
+    ]
+    return Text(", ".join(parts) or "0", style="red" if parts else "")
+
+
+def workers_table(now: Status, before: Status | None) -> Table:
+    """Draw a row for each queue: where it is served, how fast, and what becomes of its packets.
+
+    Args:
+        now: a status.
+        before: one of some time ago, for the rates; None: rates over the whole run.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("queue", justify="right")
+    table.add_column("core", justify="right")
+    table.add_column("mode")
+    for heading in ("pkt/s", "packets", "DROP", "TX", "busy"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("rx ring", no_wrap=True)
+    table.add_column("kernel drops")
+    for worker in now["workers"]:
+        serving = worker["state"] in ("serving", "done")
+        table.add_row(
+            str(worker["queue"]),
+            str(worker["core"]),
+            f"{worker['mode']} {worker['attach']}" if serving else Text("none", style="red"),
+            count(_rate(now, before, worker["queue"], "packets")),
+            count(worker["packets"]),
+            count(worker["verdicts"]["DROP"]),
+            count(worker["verdicts"]["TX"]),
+            f"{_rate(now, before, worker['queue'], 'busy_ns') / 1e9:.0%}",
+            _ring_bar(worker),
+            _drops(worker),
+        )
+    return table
+
+
+def stages_table(stages: list[Status]) -> Table:
+    """Draw a row for each stage: packets, time and errors, and its counters that are not 0."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("stage")
+    table.add_column("kind")
+    for heading in ("packets", "ns/pkt", "errors"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("counters")
+    for stage in stages:
+        counters = ", ".join(f"{k} {count(v)}" for k, v in stage["counters"].items() if v)
+        per_packet = stage["ns"] / stage["packets"] if stage["packets"] else 0.0
+        errors = Text(count(stage["errors"]), style="red" if stage["errors"] else "")
+        table.add_row(
+            stage["name"], stage["kind"], count(stage["packets"]), f"{per_packet:,.0f}",
+            errors, counters,
+        )  # fmt: skip
+    return table
+
+
+def _add(tree: Tree, label: str, n: int, parts: Mapping[str, int] | None = None) -> Tree:
+    branch = tree.add(f"{label} {n:,}")
+    for name, value in (parts or {}).items():
+        if value:
+            branch.add(f"{name} {value:,}")
+    return branch
+
+
+def ledger_tree(ledger: Status) -> Tree:
+    """Draw where every packet went, from the XDP program down to the wire."""
+    tree = Tree(f"[bold]seen {ledger['seen']:,}[/bold]")
+    _add(tree, "to the kernel", sum(ledger["to_kernel"].values()), ledger["to_kernel"])
+    if ledger["redirect_failed"]:
+        _add(tree, "redirect failed", ledger["redirect_failed"])
+    redirected = _add(tree, "redirected", ledger["redirected"])
+    drops = ledger["kernel_drops"]
+    if sum(drops.values()):
+        _add(redirected, "dropped by the kernel", sum(drops.values()), drops)
+    received = _add(redirected, "received", ledger["received"])
+    for verdict, n in ledger["verdicts"].items():
+        if not n:
+            continue
+        branch = _add(received, verdict, n)
+        if verdict == "TX":
+            _add(branch, "sent", ledger["sent"])
+            refused = ledger["refused"]
+            if sum(refused.values()):
+                _add(branch, "refused", sum(refused.values()), refused)
+    residual = ledger["residual"]
+    style = "green" if residual == 0 else "bold red"
+    tree.add(Text(f"residual {residual:,}", style=style))
+    return tree
+
+
+def reports(stages: list[Status]) -> list[RenderableType]:
+    """Draw what stages report besides counters."""
+    drawn: list[RenderableType] = []
+    for stage in stages:
+        for report in stage["reports"]:
+            where = f" (queue {report['queue']})" if "queue" in report else ""
+            tree = Tree(f"[bold]{stage['name']}[/bold]{where}")
+            for name, value in report.items():
+                if name == "queue":
+                    continue
+                if isinstance(value, dict):
+                    branch = tree.add(str(name))
+                    for key, item in value.items():
+                        branch.add(Text(f"{key}  {item}"))
+                elif isinstance(value, list):
+                    branch = tree.add(str(name))
+                    for item in value:
+                        branch.add(Text(item if isinstance(item, str) else json.dumps(item)))
+                else:
+                    tree.add(Text(f"{name}  {value}"))
+            drawn.append(tree)
+    return drawn
+
+
+def live(now: Status, before: Status | None) -> RenderableType:
+    """Draw a running pipeline."""
+    ledger = now["ledger"]
+    to_kernel = sum(ledger["to_kernel"].values())
+    head = Text.assemble(
+        (now["name"], "bold"),
+        f' on {now["dev"]} ({now["driver"]}), filter "{now["filter"]}", '
+        f"default {now['default']}, {now['uptime_s']:.0f} s",
+    )
+    line = Text(
+        f"seen {count(ledger['seen'])}   to the kernel {count(to_kernel)}   "
+        f"taken {count(ledger['redirected'])}"
+    )
+    return Group(head, workers_table(now, before), stages_table(now["stages"]), line)
+
+
+def final(status: Status) -> RenderableType:
+    """Draw how a pipeline ended: workers, stages, ledger."""
+    return Group(
+        workers_table(status, None),
+        stages_table(status["stages"]),
+        *reports(status["stages"]),
+        ledger_tree(status["ledger"]),
+    )
+
+
+def checked(result: Status) -> RenderableType:
+    """Draw the result of a check."""
+    verdicts = ", ".join(f"{name} {n:,}" for name, n in result["verdicts"].items() if n)
+    lines: list[RenderableType] = [
+        Text(f"{result['capture']}: {result['packets']:,} packets, {result['link_type']}"),
+        stages_table(result["stages"]),
+        *reports(result["stages"]),
+        Text(f"verdicts: {verdicts}  (undecided became {result['default']})", style="bold"),
+    ]
+    if result["not_taken"]:
+        lines.append(Text(f"not taken by the filter: {result['not_taken']:,}"))
+    if result["truncated"]:
+        at = result["truncated"]
+        lines.append(
+            Text(
+                f"the file ends early: after packet {at['after_packets']:,}, at byte "
+                f"{at['offset']:,}: {at['reason']}",
+                style="yellow",
+            )
+        )
+    return Group(*lines)

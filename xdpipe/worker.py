@@ -1,0 +1,223 @@
+"""A worker: one process that drains one queue; started by the supervisor, never by hand.
+
+It imports the user's file, gives up all privilege, tells the supervisor what the file declares, and
+is then handed its socket, its UMEM and its counters page. From there on it blocks in nothing but
+poll(2) on an empty queue.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from xdpipe.batch import Batch
+from xdpipe.chain import Chain, tell_on_stderr
+from xdpipe.control import Control, ControlClosed
+from xdpipe.core._core import ffi, lib
+from xdpipe.counters import CountersPage
+from xdpipe.errors import XdpipeError
+from xdpipe.pipeline import Pipeline, load_pipeline
+from xdpipe.privilege import die_with_parent, drop_all
+from xdpipe.steering import Steering
+from xdpipe.umem import Geometry, Umem
+from xdpipe.xsk import Xsk
+
+POLL_TIMEOUT_MS = 100
+"""An idle worker looks around this often, so that its gauges do not grow old."""
+DRAIN_TX_MS = 500
+"""How long a stopping worker waits for the kernel to send what it was given."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What the supervisor has a worker serve; the descriptors come beside it.
+
+    Attributes:
+        queue: number of the receive queue.
+        core: CPU to be pinned to.
+        batch_size: packets in a batch at the most.
+        spin_us: how long to look at an empty rx ring before poll; microseconds.
+        geometry: of UMEM and rings.
+        adopt: another worker has worked on this socket before; else all frames are on its fill
+            ring or with the driver.
+    """
+
+    queue: int
+    core: int
+    batch_size: int
+    spin_us: int
+    geometry: Geometry
+    adopt: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a form that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Assignment:
+        """Undo to_dict."""
+        return cls(**{**data, "geometry": Geometry(**data["geometry"])})
+
+
+class Worker:
+    """Socket, UMEM, batch and chain of one queue, and the loop over them.
+
+    Args:
+        pipeline: what to run.
+        assignment: where and how.
+        xsk: the socket; its frames are found and taken over.
+        umem: the frames.
+        page: where to count.
+        control: connection to the supervisor.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        assignment: Assignment,
+        xsk: Xsk,
+        umem: Umem,
+        page: CountersPage,
+        control: Control,
+    ) -> None:
+        self._control = control
+        self._keep = (xsk, umem, page)
+        self.batch = Batch(umem.memory, assignment.batch_size)
+        self.chain = Chain(pipeline.stages, self.batch, page.stage_counts, self._tell)
+        self._scratch = ffi.new("uint32_t[]", assignment.batch_size)
+        self.c = ffi.new(
+            "struct xp_worker *",
+            {
+                "xsk": xsk.c,
+                "umem": umem.c,
+                "batch": self.batch.c,
+                "stages": self.chain.c_stages,
+                "n_stages": self.chain.n_lead,
+                "default_verdict": pipeline.default,
+                "spin_us": assignment.spin_us,
+                "control_fd": control.fileno(),
+                "poll_timeout_ms": POLL_TIMEOUT_MS,
+                "attention": page.c_attention,
+                "attended": page.words[0],
+                "counters": page.c_counters,
+                "tx_scratch": self._scratch,
+            },
+        )
+        if assignment.adopt and not umem.adopt(xsk):
+            raise XdpipeError(f"queue {assignment.queue}: the kernel still holds frames")
+        lib.xp_reconcile(self.c)  # the supervisor, or a worker before us, filled the fill ring
+        self._blocks = 0
+        self._blocks_at_start = 0
+
+    def _tell(self, stage: str, error: Exception) -> None:
+        tell_on_stderr(stage, error)
+
+    def serve(self) -> None:
+        """Turn until the supervisor says stop, or is gone."""
+        gc.collect()
+        gc.freeze()
+        self._blocks_at_start = sys.getallocatedblocks()
+        while True:
+            self._loop()
+            self._blocks = sys.getallocatedblocks()
+            if not self._attend():
+                return
+
+    def _loop(self) -> None:
+        """Turn until the supervisor calls."""
+        c, control = self.c, lib.XP_CONTROL
+        if self.chain.native:
+            lib.xp_run(c)
+            return
+        cycle, run_rest = lib.xp_cycle, self.chain.run_rest
+        while True:
+            n = cycle(c)
+            if n > 0:
+                run_rest()
+            elif n == control:
+                return
+
+    def _attend(self) -> bool:
+        """Answer what the supervisor asks; return False when it is time to end."""
+        self.c.attended = self.c.attention[0]
+        while True:
+            try:
+                kind, body, _ = self._control.receive(timeout_s=0)
+            except (TimeoutError, BlockingIOError):
+                return True
+            if kind == "report":
+                self._control.send("report", self._report())
+            elif kind == "stop":
+                self._drain(body["drain_rx"])
+                self._control.send("done", self._report())
+                return False
+
+    def _drain(self, drain_rx: bool) -> None:
+        """Finish what lies on the rx ring, then what is on its way out."""
+        self.c.poll_timeout_ms = 0
+        self.c.spin_us = 0
+        while drain_rx and lib.xp_cycle(self.c) > 0:
+            self.chain.run_rest()
+        if len(self.batch):
+            lib.xp_dispatch(self.c)
+        lib.xp_drain_tx(self.c, DRAIN_TX_MS)
+
+    def _report(self) -> dict[str, Any]:
+        lib.xp_publish(self.c)
+        return {
+            "stages": self.chain.reports(),
+            "py_blocks": self._blocks - self._blocks_at_start,
+        }
+
+
+def _hello(pipeline: Pipeline) -> dict[str, Any]:
+    assert isinstance(pipeline.steering, Steering)
+    return {
+        "steering": pipeline.steering.to_dict(),
+        "stages": [info.to_dict() for info in pipeline.infos],
+        "default": pipeline.default.name,
+    }
+
+
+def _work(control: Control, file: str, user: str | None) -> None:
+    pipeline = load_pipeline(file)
+    drop_all(user)
+    control.send("hello", _hello(pipeline))
+    kind, body, fds = control.receive()
+    if kind != "serve":
+        return
+    assignment = Assignment.from_dict(body)
+    xsk_fd, umem_fd, page_fd = fds
+    os.sched_setaffinity(0, {assignment.core})
+    umem = Umem(assignment.geometry, umem_fd)
+    page = CountersPage(pipeline.infos, page_fd)
+    xsk = Xsk(xsk_fd, assignment.geometry)
+    worker = Worker(pipeline, assignment, xsk, umem, page, control)
+    control.send("ready")
+    worker.serve()
+
+
+def main(argv: list[str]) -> int:
+    """Run as `python -m xdpipe.worker CONTROL_FD PARENT_PID USER FILE`; USER may be empty."""
+    control_fd, parent, user, file = argv
+    die_with_parent(int(parent))
+    # Ctrl-C reaches the whole process group; the supervisor tells its workers what to do.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = Control(socket.socket(fileno=int(control_fd)))
+    try:
+        _work(control, file, user or None)
+    except ControlClosed:
+        return 1
+    except XdpipeError as error:
+        control.send("error", str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,161 @@
+"""The supervisor's side of a worker: its process, and what outlives the process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from xdpipe.control import Control
+from xdpipe.core._core import ffi, lib
+from xdpipe.counters import CountersPage
+from xdpipe.process import Process
+from xdpipe.umem import Umem
+from xdpipe.worker import Assignment
+from xdpipe.xsk import Xsk
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xdpipe.chain import StageInfo
+    from xdpipe.link import Link
+    from xdpipe.umem import Geometry
+
+_PLACES = ("free", "fill", "kernel", "rx", "batch", "tx", "completion")
+
+
+class WorkerHandle:
+    """One queue: the socket, UMEM and counters page, and the process that serves them now.
+
+    Args:
+        queue: number of the queue.
+        core: CPU for the worker.
+        file: the pipeline file, which the worker imports.
+        user: whom the worker becomes; None: nobody else.
+    """
+
+    def __init__(self, queue: int, core: int, file: str, user: str | None) -> None:
+        self.queue = queue
+        self.core = core
+        self._file = file
+        self._user = user
+        self.mode = ""
+        self.restarts = -1
+        self.ready_at = 0.0
+        self.state = "new"
+        """new, starting, waiting (has said hello), serving, done, or lost (nobody serves it)."""
+        self.final_report: dict[str, Any] = {}
+        self.rss_bytes = 0
+
+    def spawn(self) -> None:
+        """Start a worker process; its hello comes over `control`."""
+        self.control, theirs = Control.pair()
+        with theirs:
+            self.popen = subprocess.Popen(
+                [
+                    sys.executable, "-P", "-m", "xdpipe.worker",
+                    str(theirs.fileno()), str(os.getpid()), self._user or "", self._file,
+                ],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno(),  # a user's print must not spoil --json
+            )  # fmt: skip
+        self.process = Process.of(self.popen.pid)
+        self.restarts += 1
+        self.state = "starting"
+
+    def open_socket(
+        self, link: Link, mode: str, geometry: Geometry, infos: Sequence[StageInfo]
+    ) -> None:
+        """Make UMEM, socket and counters page, fill the fill ring, bind."""
+        self.page = CountersPage(infos)
+        self.umem = Umem(geometry)
+        self.xsk = Xsk.open(self.umem)
+        self.umem.give_all(self.xsk)
+        self.mode = self.xsk.bind(link, self.queue, mode)
+
+    def hand_over(self, batch_size: int, spin_us: int, *, adopt: bool) -> None:
+        """Give the worker that has said hello what it serves; it answers `ready`."""
+        assignment = Assignment(
+            self.queue, self.core, batch_size, spin_us, self.umem.geometry, adopt
+        )
+        fds = (self.xsk.fd, self.umem.fd, self.page.fd)
+        self.control.send("serve", assignment.to_dict(), fds)
+
+    def serving(self) -> None:
+        """Note that the worker has said `ready`."""
+        self.state = "serving"
+        self.ready_at = monotonic()
+
+    def call(self, kind: str, body: Any = None) -> None:
+        """Send the worker a message, and have it look."""
+        self.control.send(kind, body)
+        self.page.call()
+
+    def gone(self) -> int:
+        """Note that the process has ended; return its exit status (negative: a signal)."""
+        self.control.close()
+        self.state = "lost"
+        return self.popen.wait()
+
+    def abandon(self) -> None:
+        """Count what a dead worker left behind, since none will follow it."""
+        c = ffi.new(
+            "struct xp_worker *",
+            {"xsk": self.xsk.c, "umem": self.umem.c, "counters": self.page.c_counters},
+        )
+        lib.xp_abandon(c)
+
+    def kill(self) -> None:
+        """End the process if it still runs."""
+        if self.state == "new":
+            return
+        if self.popen.poll() is None:
+            self.popen.kill()
+        self.popen.wait()
+        self.control.close()
+
+    def close(self) -> None:
+        """Kill the process and close socket, UMEM and page. May be called in any state."""
+        self.kill()
+        for name in ("xsk", "umem", "page"):
+            owner = getattr(self, name, None)
+            if owner is not None:
+                owner.close()
+
+    def status(self, attach: str) -> dict[str, Any]:
+        """Return what `--json` shows of this worker under `workers`."""
+        counters = self.page.read()
+        statistics = self.xsk.statistics()
+        if self.state == "serving":
+            self.rss_bytes = self.process.rss_bytes
+        frames = {place: counters[f"frames_{place}"] for place in _PLACES}
+        return {
+            "queue": self.queue,
+            "core": self.core,
+            "pid": self.process.pid,
+            "state": self.state,
+            "restarts": self.restarts,
+            "mode": self.mode,
+            "attach": attach,
+            "packets": counters["received"],
+            "bytes": counters["received_bytes"],
+            "batches": counters["batches"],
+            "busy_ns": counters["busy_ns"],
+            "polls": counters["polls"],
+            "wakeups": counters["wakeups"],
+            "tx_errors": counters["tx_errors"],
+            "verdicts": {
+                "DROP": counters["verdict_drop"],
+                "TX": counters["verdict_tx"],
+                "INVALID": counters["verdict_invalid"],
+                "LOST_WITH_WORKER": counters["verdict_lost"],
+            },
+            "kernel": vars(statistics),
+            "frames": frames,
+            "n_frames": self.umem.geometry.n_frames,
+            "rss_bytes": self.rss_bytes,
+            **({"py_blocks": self.final_report["py_blocks"]} if self.final_report else {}),
+        }

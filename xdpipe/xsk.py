@@ -1,0 +1,163 @@
+"""An AF_XDP socket on one queue of one interface, with its four rings."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from xdpipe.core._core import ffi, lib
+from xdpipe.errors import XdpipeError
+
+if TYPE_CHECKING:
+    from xdpipe.link import Link
+    from xdpipe.umem import Geometry, Umem
+
+# linux/if_xdp.h, sxdp_flags
+_XDP_COPY = 1 << 1
+_XDP_ZEROCOPY = 1 << 2
+_XDP_USE_NEED_WAKEUP = 1 << 3
+MODES = {"auto": 0, "copy": _XDP_COPY, "zerocopy": _XDP_ZEROCOPY}
+
+REOPEN_S = 2.0
+"""How long EBUSY is retried: a closed socket gives its queue back asynchronously."""
+
+TX_SKB_BUDGET = 512
+"""Packets a send call may send in copy mode, where the kernel can be told (Linux 6.17)."""
+
+
+@dataclass(frozen=True)
+class XskStatistics:
+    """What the kernel counts on a socket (getsockopt XDP_STATISTICS).
+
+    Packets that the program redirected and the socket never saw are those in `rx_dropped` (longer
+    than a frame, or no frame on the fill ring) and in `rx_ring_full`. The others count events.
+    """
+
+    rx_dropped: int
+    rx_invalid_descs: int
+    tx_invalid_descs: int
+    rx_ring_full: int
+    rx_fill_ring_empty_descs: int
+    tx_ring_empty_descs: int
+
+    @property
+    def drops(self) -> dict[str, int]:
+        """Packets that were redirected to the socket and lost there, by counter."""
+        return {"rx_dropped": self.rx_dropped, "rx_ring_full": self.rx_ring_full}
+
+
+class Xsk:
+    """An AF_XDP socket and its rings; owns the descriptor.
+
+    Made by `open` in the process that has the privilege, or from a descriptor that such a process
+    handed over: the state of the rings lies in memory that all holders share. One of them works
+    on the rings at a time.
+    """
+
+    def __init__(self, fd: int, geometry: Geometry) -> None:
+        self.fd = fd
+        self.c = ffi.new("struct xp_xsk *", {"fd": fd})
+        self._check(
+            lib.xp_xsk_map(self.c, *geometry.ring_sizes), "map the rings of an AF_XDP socket"
+        )
+
+    @classmethod
+    def open(cls, umem: Umem) -> Self:
+        """Make a socket over a UMEM, with rings, not yet bound to a queue.
+
+        Raises:
+            XdpipeError: no AF_XDP, no privilege (CAP_NET_RAW), or no memory to pin.
+        """
+        geometry = umem.geometry
+        c = ffi.new("struct xp_xsk *")
+        cls._check(lib.xp_xsk_open(c), "open an AF_XDP socket")
+        try:
+            cls._check(
+                lib.xp_umem_register(c.fd, umem.c.base, umem.c.size, geometry.frame_size, 0),
+                f"register {umem.c.size >> 20} MiB as UMEM",
+            )
+            cls._check(lib.xp_xsk_ring_sizes(c.fd, *geometry.ring_sizes), "make AF_XDP rings")
+            lib.xp_xsk_tx_budget(c.fd, TX_SKB_BUDGET)  # before Linux 6.17 it stays at 32
+            return cls(c.fd, geometry)
+        except BaseException:
+            os.close(c.fd)
+            raise
+
+    @staticmethod
+    def _check(result: int, what: str) -> None:
+        if result >= 0:
+            return
+        cure = {
+            errno.EPERM: "run it as root, or with CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF",
+            errno.EAFNOSUPPORT: "this kernel has no AF_XDP (CONFIG_XDP_SOCKETS)",
+            errno.ENOBUFS: "more than RLIMIT_MEMLOCK allows; raise it with: ulimit -l unlimited",
+            errno.ENOMEM: "out of memory",
+            errno.EOPNOTSUPP: "the kernel is older than 5.4",
+        }.get(-result, "")
+        message = f"{what}: {os.strerror(-result)}"
+        raise XdpipeError(f"{message}; {cure}" if cure else message)
+
+    def bind(self, link: Link, queue: int, mode: str = "auto") -> str:
+        """Bind to a queue and return the mode obtained: `zerocopy` or `copy`.
+
+        Args:
+            link: the interface.
+            queue: the number of the receive queue.
+            mode: `auto` (zero copy, else copy), `zerocopy` or `copy` (that or nothing).
+
+        Raises:
+            XdpipeError: the queue does not exist or is taken, or the driver cannot do the mode.
+        """
+        flags = MODES[mode] | _XDP_USE_NEED_WAKEUP
+        end = time.monotonic() + REOPEN_S
+        while True:
+            result = lib.xp_xsk_bind(self.fd, link.index, queue, flags)
+            if result != -errno.EBUSY or time.monotonic() > end:
+                break
+            time.sleep(0.02)
+        if result < 0:
+            raise XdpipeError(self._bind_error(link, queue, mode, -result))
+        return "zerocopy" if lib.xp_xsk_zero_copy(self.fd) == 1 else "copy"
+
+    @staticmethod
+    def _bind_error(link: Link, queue: int, mode: str, code: int) -> str:
+        what = f"bind {link.name} queue {queue}"
+        if code == errno.EBUSY:
+            return (
+                f"{what}: busy; another AF_XDP socket holds it (see: ss --xdp -p), "
+                "stop that program first"
+            )
+        if mode == "zerocopy" and code in (errno.EOPNOTSUPP, errno.EINVAL):
+            driver = link.driver or "no driver"
+            return f"{what}: {link.name} ({driver}) has no zero copy; use --mode auto or copy"
+        if code == errno.EINVAL and queue >= link.n_rx_queues:
+            return f"{what}: no such queue; {link.name} has {link.n_rx_queues}"
+        if code == errno.ENETDOWN:
+            return f"{what}: {link.name} is down; set it up with: ip link set {link.name} up"
+        return f"{what}: {os.strerror(code)}"
+
+    def statistics(self) -> XskStatistics:
+        """Read the kernel's counters of this socket."""
+        out = ffi.new("uint64_t[6]")
+        self._check(lib.xp_xsk_statistics(self.fd, out), "read XDP_STATISTICS")
+        return XskStatistics(*(int(value) for value in out))
+
+    @property
+    def held_by_kernel(self) -> int:
+        """Frames that the kernel holds and that are on no ring."""
+        return int(lib.xp_held_by_kernel(self.c))
+
+    @property
+    def n_rx(self) -> int:
+        """Packets on the rx ring, waiting for a worker."""
+        return int(lib.xp_ring_count(ffi.addressof(self.c, "rx")))
+
+    def close(self) -> None:
+        """Unmap the rings and close the descriptor."""
+        if self.fd >= 0:
+            lib.xp_xsk_unmap(self.c)
+            os.close(self.fd)
+            self.fd = -1
