@@ -1,0 +1,115 @@
+"""Write the tables of docs/reference.md from the code: `python docs/generate.py [--check]`."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from xdpipe import stages
+from xdpipe.batch import COLUMNS
+from xdpipe.cli import main as cli
+from xdpipe.core._core import ffi, lib
+from xdpipe.ledger import VERDICTS
+
+CONTEXT = click.Context(cli)
+REFERENCE = Path(__file__).parent / "reference.md"
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def _names(table: object, n: int) -> Iterator[tuple[str, str, int]]:
+    for i in range(n):
+        entry = table[i]  # type: ignore[index]
+        yield ffi.string(entry.name).decode(), ffi.string(entry.doc).decode(), entry.value
+
+
+def columns() -> str:
+    return _table(
+        ["column", "dtype", "shape", "filled by", "meaning"],
+        [
+            [
+                f"`{c.name}`",
+                str(c.dtype),
+                "n" if c.width == 1 else f"n, {c.width}",
+                c.provider,
+                c.doc,
+            ]
+            for c in COLUMNS.values()
+        ],
+    )
+
+
+def flags() -> str:
+    rows = _names(lib.xp_flag_names, lib.xp_n_flags)
+    return _table(["flag", "bit", "meaning"], [[f"`{n}`", f"{v:#x}", doc] for n, doc, v in rows])
+
+
+def malformed() -> str:
+    rows = _names(lib.xp_malformed_names, lib.xp_n_malformed)
+    return _table(["reason", "value", "meaning"], [[f"`{n}`", str(v), doc] for n, doc, v in rows])
+
+
+def counters() -> str:
+    rows = _names(lib.xp_counter_names, lib.xp_n_counters)
+    return _table(["counter", "meaning"], [[f"`{name}`", doc] for name, doc, _ in rows])
+
+
+def shipped_stages() -> str:
+    rows = []
+    for name in stages.__all__:
+        stage = getattr(stages, name)
+        first = stage.__doc__.splitlines()[0]
+        own = ", ".join(f"`{counter}`" for counter in stage.counters)
+        needs = ", ".join(f"`{column}`" for column in stage.requires) or "nothing"
+        rows.append([f"`{name}`", first, needs, own])
+    return _table(["stage", "what it does", "requires", "counters"], rows)
+
+
+def verdicts() -> str:
+    docs = {name: doc for name, doc, _ in _names(lib.xp_counter_names, lib.xp_n_counters)}
+    return _table(["in the ledger", "meaning"], [[f"`{n}`", docs[c]] for n, c in VERDICTS.items()])
+
+
+def commands() -> str:
+    parts = []
+    for name, command in cli.commands.items():
+        arguments = [
+            p.make_metavar(CONTEXT) for p in command.params if isinstance(p, click.Argument)
+        ]
+        options = [p for p in command.params if isinstance(p, click.Option)]
+        parts.append(f"### {' '.join(['xdpipe', name, *arguments])}\n\n{command.help}")
+        rows = [[f"`{option.opts[0]}`", option.help or "", _default(option)] for option in options]
+        parts.append(_table(["option", "meaning", "default"], rows))
+    return "\n\n".join(parts)
+
+
+def _default(option: click.Option) -> str:
+    if option.required:
+        return "required"
+    shown = option.show_default and not option.is_flag
+    return f"`{option.default}`" if shown else ""
+
+
+def generated(text: str) -> str:
+    """Return the reference with what stands between its marks made anew."""
+    for make in (commands, columns, flags, malformed, counters, shipped_stages, verdicts):
+        begin, end = f"<!-- {make.__name__} -->\n", f"\n<!-- /{make.__name__} -->"
+        head, found, rest = text.partition(begin)
+        if not found:
+            raise SystemExit(f"{REFERENCE}: the mark {begin.strip()} is missing")
+        text = head + begin + "\n" + make() + "\n" + end + rest.partition(end)[2]
+    return text
+
+
+if __name__ == "__main__":
+    is_now = REFERENCE.read_text()
+    shall_be = generated(is_now)
+    if "--check" not in sys.argv:
+        REFERENCE.write_text(shall_be)
+    elif is_now != shall_be:
+        raise SystemExit(f"{REFERENCE.name} is out of date; run: python docs/generate.py")

@@ -1,0 +1,84 @@
+"""Marks each test with its tier, its directory, and skips the tiers that this machine cannot run.
+
+A skip says what the machine lacks.
+"""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+CAPTURES = TESTS.parent.parent / "shared" / "captures"
+TIERS = ("unit", "bpf", "veth", "captures", "vm")
+
+CAP_NET_ADMIN = 12
+CAP_SYS_ADMIN = 21
+CAP_BPF = 39
+
+
+def _has_capability(number: int) -> bool:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> number & 1)
+    return False
+
+
+def _lacks_bpf() -> str | None:
+    if os.geteuid() != 0 and not (_has_capability(CAP_BPF) and _has_capability(CAP_NET_ADMIN)):
+        return "no privilege to load eBPF programs: not root, without CAP_BPF and CAP_NET_ADMIN"
+    if importlib.util.find_spec("bcc") is None:
+        return "no bcc for this Python: install python3-bpfcc and use /usr/bin/python3"
+    return None
+
+
+def _lacks_veth() -> str | None:
+    if not (_has_capability(CAP_NET_ADMIN) and _has_capability(CAP_SYS_ADMIN)):
+        return "no privilege to make network namespaces: no CAP_NET_ADMIN and CAP_SYS_ADMIN"
+    return _lacks_bpf()
+
+
+def _lacks_captures() -> str | None:
+    if not CAPTURES.is_dir():
+        return f"no captures: there is no folder {os.path.relpath(CAPTURES, TESTS.parent)}"
+    return None
+
+
+def _lacks_vm() -> str | None:
+    if os.environ.get("XDPIPE_VM_TESTS") != "1":
+        return "not asked for: tests that boot the VM run with XDPIPE_VM_TESTS=1"
+    return None
+
+
+LACKS = {
+    "unit": lambda: None,
+    "bpf": _lacks_bpf,
+    "veth": _lacks_veth,
+    "captures": _lacks_captures,
+    "vm": _lacks_vm,
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    lacks: dict[str, str | None] = {}
+    for item in items:
+        path = item.path.relative_to(TESTS) if item.path.is_relative_to(TESTS) else None
+        if path is None or path.parts[0] not in TIERS:
+            raise pytest.UsageError(f"{item.path}: tests lie in tests/{{{','.join(TIERS)}}}/")
+        tier = path.parts[0]
+        item.add_marker(tier)
+        if tier not in lacks:
+            lacks[tier] = LACKS[tier]()
+        reason = lacks[tier]
+        if reason is not None:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def captures() -> Path:
+    """Return the folder of shared captures; skip where it is absent."""
+    reason = _lacks_captures()
+    if reason is not None:
+        pytest.skip(reason)
+    return CAPTURES

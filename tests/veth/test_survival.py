@@ -1,0 +1,172 @@
+"""Workers and supervisors that are killed under traffic: nothing is lost uncounted."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from traffic import numbered_flows
+
+from conftest import EXAMPLES, PIPELINES, Bench, Running, until
+from xdpipe.link import Link
+from xdpipe.process import Process
+
+
+def pids(running: Running) -> list[int]:
+    status = running.status()
+    assert status is not None
+    return [worker["pid"] for worker in status["workers"]]
+
+
+def attached(bench: Bench) -> int | None:
+    return bench.host.call(lambda: Link.find("h0").xdp_program_id)
+
+
+@pytest.fixture
+def capture(tmp_path: Path) -> Path:
+    path = tmp_path / "flows.pcap"
+    numbered_flows(path, 200_000, 1024, dport=9)
+    return path
+
+
+def test_a_killed_worker_is_replaced_and_the_ledger_still_closes(
+    bench: Bench, capture: Path
+) -> None:
+    running = bench.run(PIPELINES / "in_order.py")
+    first = pids(running)
+    popen = bench.client.popen(
+        [sys.executable, "-P", "-m", "xdpipe.cli", "replay", str(capture), "--dev",
+         "c0", "--queues", "0-1", "--pps", "40000", "--json"],
+        stdout=-1, text=True, env=bench.env,
+    )  # fmt: skip
+
+    def seen() -> int:
+        status = running.status()
+        return 0 if status is None else int(status["workers"][0]["packets"])
+
+    until(lambda: seen() > 10_000, "traffic flows")
+    os.kill(first[0], signal.SIGKILL)
+
+    def replaced() -> bool:
+        status = running.status()
+        return status is not None and status["workers"][0]["restarts"] == 1 and (
+            status["workers"][0]["state"] == "serving"
+        )  # fmt: skip
+
+    until(replaced, "another worker serves the queue")
+    before = seen()
+    until(lambda: seen() > before + 1000, "the new worker gets packets")
+    sent = json.loads(popen.communicate(timeout=60)[0])["sent"]
+    final = running.end()
+    ledger = final["ledger"]
+    assert sent == 200_000
+    assert ledger["residual"] == 0
+    # what came in the gap went to the kernel, as if xdpipe were not there
+    assert ledger["to_kernel"]["no_socket"] > 0
+    assert ledger["received"] + ledger["to_kernel"]["no_socket"] == sent
+    assert ledger["verdicts"]["LOST_WITH_WORKER"] <= 512
+    worker = final["workers"][0]
+    assert worker["pid"] != first[0]
+    assert sum(worker["frames"].values()) == worker["n_frames"]
+    assert worker["frames"]["fill"] == worker["n_frames"]  # no frame leaked
+    assert final["workers"][1]["pid"] == first[1]
+
+
+def test_a_worker_killed_again_and_again_is_given_up(bench: Bench) -> None:
+    running = bench.run(PIPELINES / "in_order.py", "--queues", "0")
+    for _ in range(3):
+        status = until(
+            lambda: (s := running.status()) and s["workers"][0]["state"] == "serving" and s,
+            "a worker serves",
+        )
+        os.kill(status["workers"][0]["pid"], signal.SIGKILL)
+        until(
+            lambda pid=status["workers"][0]["pid"]: (
+                (s := running.status())
+                and (s["workers"][0]["pid"] != pid or s["workers"][0]["state"] == "lost")
+            ),
+            "its death is seen",
+        )
+    until(
+        lambda: (s := running.status()) and s["workers"][0]["state"] == "lost",
+        "the queue is given up",
+    )
+    bench.client.run(["ping", "-c", "1", "10.1.0.1"], capture_output=True)
+    final = running.end()
+    assert final["ledger"]["residual"] == 0
+    assert "go to the kernel" in final["stderr"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_the_ledger(bench: Bench, number: signal.Signals) -> None:
+    running = bench.run(EXAMPLES / "udp_echo.py")
+    workers = [Process.of(pid) for pid in pids(running)]
+    assert attached(bench) is not None
+    assert running.end(number)["ledger"]["residual"] == 0
+    assert not any(worker.alive for worker in workers)
+    assert attached(bench) is None
+    assert not list(bench.run_dir.glob("*"))
+
+
+def test_after_the_supervisor_was_killed_nothing_is_left_and_down_clears_up(bench: Bench) -> None:
+    running = bench.run(EXAMPLES / "udp_echo.py")
+    workers = [Process.of(pid) for pid in pids(running)]
+    running.popen.kill()
+    running.popen.communicate()
+    until(lambda: not any(worker.alive for worker in workers), "the workers die with it")
+    until(lambda: attached(bench) is None, "the kernel detaches the program")
+    [entry] = json.loads(bench.xdpipe("status", "--json").stdout)["pipelines"]
+    assert (entry["name"], entry["dev"], entry["state"]) == ("udp_echo", "h0", "dead")
+    assert entry["workers_alive"] == []
+    done = bench.xdpipe("down", "h0", "--json")
+    assert json.loads(done.stdout) == {"dev": "h0", "name": "udp_echo", "was": "dead"}
+    assert json.loads(bench.xdpipe("status", "--json").stdout) == {"pipelines": []}
+
+
+def test_a_new_pipeline_starts_over_the_remains_of_a_killed_one(bench: Bench) -> None:
+    running = bench.run(EXAMPLES / "udp_echo.py")
+    running.popen.kill()
+    running.popen.communicate()
+    assert bench.run(EXAMPLES / "udp_echo.py").end()["ledger"]["residual"] == 0
+
+
+def test_down_ends_a_running_pipeline(bench: Bench) -> None:
+    running = bench.run(EXAMPLES / "udp_echo.py")
+    done = bench.xdpipe("down", "h0")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "udp_echo on h0: ended\n"
+    out, _ = running.popen.communicate(timeout=10)
+    assert running.popen.returncode == 0
+    assert json.loads(out)["ledger"]["residual"] == 0
+    assert attached(bench) is None
+
+
+def test_a_stage_that_raises_is_counted_and_told_once(bench: Bench, tmp_path: Path) -> None:
+    file = tmp_path / "faulty.py"
+    file.write_text(
+        "from xdpipe import *\n"
+        "class Faulty(Stage):\n"
+        "    def process(self, batch):\n"
+        "        raise RuntimeError('this stage is broken')\n"
+        "pipeline = Pipeline('udp dst port 9', [Faulty()])\n"
+    )
+    capture = tmp_path / "some.pcap"
+    numbered_flows(capture, 2000, 16, dport=9)
+    running = bench.run(file, "--queues", "0")
+    bench.replay(capture, "--pps", "20000")
+    final = running.end()
+    assert final["ledger"]["verdicts"]["DROP"] == 2000
+    assert final["ledger"]["residual"] == 0
+    assert final["stages"][0]["errors"] > 1
+    assert final["stderr"].count("this stage is broken") == 1
+
+
+def test_a_link_that_goes_away_ends_in_an_error_not_in_a_hang(bench: Bench) -> None:
+    running = bench.run(EXAMPLES / "udp_echo.py")
+    bench.client.run(["ip", "link", "del", "c0"])
+    running.popen.send_signal(signal.SIGINT)
+    out, err = running.popen.communicate(timeout=20)
+    assert "Traceback" not in err
+    assert json.loads(out)["ledger"]["residual"] == 0

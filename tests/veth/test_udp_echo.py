@@ -1,0 +1,85 @@
+"""examples/udp_echo.py against a socket program that knows nothing of xdpipe."""
+
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import CLIENT4, CLIENT6, EXAMPLES, HOST4, HOST6, Bench
+
+SIZES = [0, 1, 2, 3, 17, 18, 19, 512, 1000, 1471, 1472]
+
+
+def echoes(bench: Bench, local: str, remote: str, sizes: list[int], rounds: int = 3) -> int:
+    """Send datagrams of these sizes from several ports; check each answer; return how many."""
+    family = socket.AF_INET6 if ":" in remote else socket.AF_INET
+    rng = random.Random(7)
+    n = 0
+    for _ in range(rounds):
+        with bench.client.call(lambda: socket.socket(family, socket.SOCK_DGRAM)) as sock:
+            sock.bind((local, 0))
+            sock.connect((remote, 7))
+            sock.settimeout(5)
+            for size in sizes:
+                data = rng.randbytes(size)
+                sock.send(data)
+                assert sock.recv(2000) == data
+                n += 1
+    return n
+
+
+@pytest.mark.parametrize(
+    ("local", "remote", "longest"), [(CLIENT4, HOST4, 1472), (CLIENT6, HOST6, 1452)]
+)
+def test_every_datagram_comes_back_byte_for_byte(
+    bench: Bench, local: str, remote: str, longest: int
+) -> None:
+    running = bench.run(EXAMPLES / "udp_echo.py")
+    sizes = [min(size, longest) for size in SIZES]
+    n = echoes(bench, local, remote, sizes)
+    final = running.end()
+    ledger = final["ledger"]
+    assert ledger["verdicts"]["TX"] == ledger["sent"] == n
+    assert sum(ledger["refused"].values()) == 0
+    assert ledger["residual"] == 0
+
+
+@pytest.fixture
+def behind_a_vlan(bench: Bench) -> Iterator[Bench]:
+    """Return the bench with a VLAN switch at the client's end: 10.7.0.2 and fd07::2 on VLAN 42."""
+    switch = bench.client.popen(
+        [sys.executable, str(Path(__file__).parent / "vlan_switch.py"), "42",
+         "10.7.0.2/24", "fd07::2/64"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert switch.stdout is not None
+    assert switch.stdout.readline() == "ready\n"
+    yield bench
+    switch.communicate(timeout=10)
+
+
+@pytest.mark.parametrize(("local", "remote"), [("10.7.0.2", "10.7.0.1"), ("fd07::2", "fd07::1")])
+def test_every_datagram_comes_back_through_a_vlan(
+    behind_a_vlan: Bench, local: str, remote: str
+) -> None:
+    running = behind_a_vlan.run(EXAMPLES / "udp_echo.py")
+    n = echoes(behind_a_vlan, local, remote, [0, 1, 2, 100, 999, 1400])
+    final = running.end()
+    assert final["ledger"]["sent"] == n
+    assert final["ledger"]["residual"] == 0
+    assert final["stages"][0]["counters"]["vlan"] >= n
+
+
+def test_echo_does_not_answer_an_echo_port(bench: Bench) -> None:
+    running = bench.run(EXAMPLES / "udp_echo.py")
+    with bench.client.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+        sock.bind((CLIENT4, 7))
+        sock.sendto(b"ping-pong", (HOST4, 7))
+        echoes(bench, CLIENT4, HOST4, [9])  # its answer shows that the one before had its turn
+    final = running.end()
+    assert final["stages"][1]["counters"]["loop"] == 1
+    assert final["ledger"]["verdicts"]["DROP"] == 1
