@@ -145,6 +145,7 @@ def run_demo(duration: float, console: Console, *, show: bool) -> dict[str, Any]
         server = host.popen(
             [
                 "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root",
+                "--group=root",
                 "--pid-file=", "--no-resolv", "--no-hosts", "--bind-interfaces",
                 f"--listen-address={SERVER}", f"--host-record={NAME},{ANSWER}",
             ],
