@@ -10,17 +10,17 @@ Everything lives in private network namespaces and in processes that die with th
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xdpipe import view
 from xdpipe.errors import XdpipeError
+from xdpipe.libpcap import DLT_EN10MB
 from xdpipe.netns import Namespace, VethEnd, veth_pair
 from xdpipe.resources import example
 
@@ -68,8 +68,11 @@ class HonestClient:
             self._thread.join()
 
 
-def flood(path: Path) -> int:
-    """Write a capture of abuse, crafted by scapy; return how many packets it has.
+def flood() -> tuple[int, int]:
+    """Make a capture of abuse, crafted by scapy, in memory.
+
+    Returns:
+        A descriptor of it, and how many packets it has.
 
     A third each: ANY queries and plain queries from one client each that floods, and responses
     nobody asked for from many.
@@ -77,7 +80,7 @@ def flood(path: Path) -> int:
     from scapy.layers.dns import DNS, DNSQR, DNSRR
     from scapy.layers.inet import IP, UDP
     from scapy.layers.l2 import Ether
-    from scapy.utils import wrpcap
+    from scapy.utils import PcapWriter
 
     packets = []
     for i in range(400):
@@ -93,8 +96,10 @@ def flood(path: Path) -> int:
             ether / IP(src=reflector, dst=SERVER) / UDP(sport=53, dport=53)
             / DNS(qr=1, qd=DNSQR(qname="example.com", qtype="TXT"), an=answer),
         ]  # fmt: skip
-    wrpcap(str(path), packets)
-    return len(packets)
+    fd = os.memfd_create("flood.pcap")
+    with PcapWriter(os.fdopen(os.dup(fd), "wb"), linktype=DLT_EN10MB) as writer:
+        writer.write(packets)
+    return fd, len(packets)
 
 
 def _need(*programs: str) -> None:
@@ -131,7 +136,6 @@ def run_demo(duration: float, console: Console, *, show: bool) -> dict[str, Any]
 
     _need("dig", "dnsmasq", "setpriv")
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xdpipe-demo-")))
         host = Namespace()
         stack.callback(host.close)
         clients = Namespace()
@@ -152,8 +156,8 @@ def run_demo(duration: float, console: Console, *, show: bool) -> dict[str, Any]
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         stack.callback(_end, server)
-        capture = directory / "flood.pcap"
-        n_flood = flood(capture)
+        capture, n_flood = flood()
+        stack.callback(os.close, capture)
         loops = max(1, round(duration * FLOOD_PPS / n_flood))
         honest = HonestClient(clients)
         stack.callback(honest.stop)
@@ -162,10 +166,11 @@ def run_demo(duration: float, console: Console, *, show: bool) -> dict[str, Any]
             honest.start()
             replay = clients.popen(
                 [
-                    sys.executable, "-P", "-m", "xdpipe.cli", "replay", str(capture), "--dev",
-                    "wire0", "--queues", "0-1", "--pps", str(FLOOD_PPS), "--loop", str(loops),
+                    sys.executable, "-P", "-m", "xdpipe.cli", "replay", f"/proc/self/fd/{capture}",
+                    "--dev", "wire0", "--queues", "0-1", "--pps", str(FLOOD_PPS),
+                    "--loop", str(loops),
                 ],
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                pass_fds=[capture], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
             stack.callback(_end, replay)
 

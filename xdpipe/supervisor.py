@@ -132,6 +132,7 @@ class Supervisor:
         self._options = self._complete(link)
         self._geometry = Geometry.for_mtu(link.mtu, link.name)
         self._claim(link)
+        self._leave_cores()
         for queue, core in zip(self._options.queues, self._options.cores, strict=True):
             handle = WorkerHandle(queue, core, self._options.file, self._options.user)
             self._handles.append(handle)
@@ -170,6 +171,14 @@ class Supervisor:
                 f"{len(queues)} queues and {len(cores)} cores: name a core for each queue"
             )
         return replace(options, queues=queues, cores=cores)
+
+    def _leave_cores(self) -> None:
+        """Stay off the workers' cores ourselves, as far as there are others."""
+        allowed = os.sched_getaffinity(0)
+        others = allowed - set(self._options.cores)
+        if others:
+            os.sched_setaffinity(0, others)
+            self._stack.callback(os.sched_setaffinity, 0, allowed)
 
     def _claim(self, link: Link) -> None:
         """Make sure that no other pipeline runs on the interface, and write down that we do."""

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xdpipe.batch import Batch
 from xdpipe.chain import Chain, tell_on_stderr
@@ -26,6 +26,11 @@ from xdpipe.privilege import die_with_parent, drop_all
 from xdpipe.steering import Steering
 from xdpipe.umem import Geometry, Umem
 from xdpipe.xsk import Xsk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_run, _cycle, _CONTROL = lib.xp_run, lib.xp_cycle, lib.XP_CONTROL  # looked up once
 
 POLL_TIMEOUT_MS = 100
 """An idle worker looks around this often, so that its gauges do not grow old."""
@@ -111,8 +116,7 @@ class Worker:
         if assignment.adopt and not umem.adopt(xsk):
             raise XdpipeError(f"queue {assignment.queue}: the kernel still holds frames")
         lib.xp_reconcile(self.c)  # the supervisor, or a worker before us, filled the fill ring
-        self._blocks = 0
-        self._blocks_at_start = 0
+        self._py_blocks = 0
 
     def _tell(self, stage: str, error: Exception) -> None:
         tell_on_stderr(stage, error)
@@ -121,25 +125,23 @@ class Worker:
         """Turn until the supervisor says stop, or is gone."""
         gc.collect()
         gc.freeze()
-        self._blocks_at_start = sys.getallocatedblocks()
+        own = _blocks_of(lambda: None)  # what looking costs
         while True:
-            self._loop()
-            self._blocks = sys.getallocatedblocks()
+            self._py_blocks += _blocks_of(self._loop) - own
             if not self._attend():
                 return
 
     def _loop(self) -> None:
         """Turn until the supervisor calls."""
-        c, control = self.c, lib.XP_CONTROL
+        c, run_rest = self.c, self.chain.run_rest
         if self.chain.native:
-            lib.xp_run(c)
+            _run(c)
             return
-        cycle, run_rest = lib.xp_cycle, self.chain.run_rest
         while True:
-            n = cycle(c)
+            n = _cycle(c)
             if n > 0:
                 run_rest()
-            elif n == control:
+            elif n == _CONTROL:
                 return
 
     def _attend(self) -> bool:
@@ -171,8 +173,15 @@ class Worker:
         lib.xp_publish(self.c)
         return {
             "stages": self.chain.reports(),
-            "py_blocks": self._blocks - self._blocks_at_start,
+            "py_blocks": self._py_blocks,
         }
+
+
+def _blocks_of(function: Callable[[], None]) -> int:
+    """Return how many of the interpreter's memory blocks a call leaves allocated."""
+    before = sys.getallocatedblocks()
+    function()
+    return sys.getallocatedblocks() - before
 
 
 def _hello(pipeline: Pipeline) -> dict[str, Any]:

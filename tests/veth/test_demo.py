@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from conftest import until
 
 DEMO = [sys.executable, "-P", "-m", "xdpipe.cli", "demo"]
@@ -60,7 +61,8 @@ def test_it_guards_a_name_server_and_accounts_for_every_packet(env: dict[str, st
     assert all(worker["packets"] > 0 for worker in final["workers"])
     guard = final["stages"][1]
     assert guard["errors"] == 0
-    dropped = sum(guard["counters"][name] for name in ("any_query", "unasked_response", "over_rate"))
+    reasons = ("any_query", "unasked_response", "over_rate")
+    dropped = sum(guard["counters"][reason] for reason in reasons)
     assert ledger["verdicts"]["DROP"] == dropped > 10_000
     assert ledger["verdicts"]["TX"] == ledger["sent"] == guard["counters"]["queries"] > 0
     demo = final["demo"]

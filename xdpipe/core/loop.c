@@ -15,6 +15,7 @@
 
 #include "ring.h"
 
+#define REFILL_MIN 64 /* frames go to the fill ring so many at a time, while packets come */
 #define SEND_CALLS_MAX 64 /* in a row, so that a tx ring that does not drain holds nobody up */
 
 static uint64_t now_ns(clockid_t clock)
@@ -278,7 +279,7 @@ void xp_reclaim(struct xp_worker *w)
 void xp_service(struct xp_worker *w)
 {
 	xp_reclaim(w);
-	if (w->umem->n_free)
+	if (w->umem->n_free >= REFILL_MIN || w->batch->n == 0)
 		xp_refill(w);
 }
 
