@@ -5,7 +5,7 @@
  * xdpipe/steering.py puts before this file what depends on the pipeline:
  *   xp_filter()      the tcpdump filter in C; 0 is no
  *   XP_N_QUEUES      sockets at the most
- *   XP_GUARD         defined: keep the operator's lifelines with the kernel, whatever the filter says
+ *   XP_GUARD         if defined, the operator's lifelines stay with the kernel, whatever the filter
  *   XP_SSH_PEERS4(X), XP_SSH_PEERS6(X)
  *                    X(address words in host byte order, server port) for each SSH session to keep
  *
@@ -44,20 +44,20 @@ struct xp_ports {
 };
 
 #define XP_IS4(at, a) ((at)[0] == xp_ntohl(a))
-#define XP_IS6(at, a, b, c, d)                                                                      \
-	((at)[0] == xp_ntohl(a) && (at)[1] == xp_ntohl(b) && (at)[2] == xp_ntohl(c) &&              \
+#define XP_IS6(at, a, b, c, d)                                                                  \
+	((at)[0] == xp_ntohl(a) && (at)[1] == xp_ntohl(b) && (at)[2] == xp_ntohl(c) &&          \
 	 (at)[3] == xp_ntohl(d))
 
 /*
- * Is this TCP packet of an SSH session to keep? With ports 0, for a fragment that carries none: could
- * it be? That asks for the peer's address alone.
+ * Is this TCP packet of an SSH session to keep? With ports 0, for a fragment that carries none:
+ * could it be? That asks for the peer's address alone.
  */
 static __always_inline int xp_of_ssh_peer4(struct xp_ip *ip, struct xp_ports *ports)
 {
-#define X(a, port)                                                                                  \
-	if (XP_IS4(ip->source, a) && (!ports || ports->destination == xp_ntohs(port)))              \
-		return 1;                                                                           \
-	if (XP_IS4(ip->destination, a) && (!ports || ports->source == xp_ntohs(port)))              \
+#define X(a, port)                                                                              \
+	if (XP_IS4(ip->source, a) && (!ports || ports->destination == xp_ntohs(port)))          \
+		return 1;                                                                       \
+	if (XP_IS4(ip->destination, a) && (!ports || ports->source == xp_ntohs(port)))          \
 		return 1;
 	XP_SSH_PEERS4(X)
 #undef X
@@ -66,10 +66,10 @@ static __always_inline int xp_of_ssh_peer4(struct xp_ip *ip, struct xp_ports *po
 
 static __always_inline int xp_of_ssh_peer6(struct xp_ip *ip, struct xp_ports *ports)
 {
-#define X(a, b, c, d, port)                                                                         \
-	if (XP_IS6(ip->source, a, b, c, d) && (!ports || ports->destination == xp_ntohs(port)))     \
-		return 1;                                                                           \
-	if (XP_IS6(ip->destination, a, b, c, d) && (!ports || ports->source == xp_ntohs(port)))     \
+#define X(a, b, c, d, port)                                                                     \
+	if (XP_IS6(ip->source, a, b, c, d) && (!ports || ports->destination == xp_ntohs(port))) \
+		return 1;                                                                       \
+	if (XP_IS6(ip->destination, a, b, c, d) && (!ports || ports->source == xp_ntohs(port))) \
 		return 1;
 	XP_SSH_PEERS6(X)
 #undef X
@@ -117,7 +117,8 @@ static __always_inline int xp_guard(void *data, void *data_end, struct xp_steer_
 			goto unparsed;
 		is_ssh = ports->source == xp_ntohs(XP_SSH_PORT) ||
 			 ports->destination == xp_ntohs(XP_SSH_PORT) ||
-			 (type == ETH_P_IP ? xp_of_ssh_peer4(&ip, ports) : xp_of_ssh_peer6(&ip, ports));
+			 (type == ETH_P_IP ? xp_of_ssh_peer4(&ip, ports) :
+					     xp_of_ssh_peer6(&ip, ports));
 	} else if (ip.proto == IPPROTO_ICMPV6 && type == ETH_P_IPV6) {
 		u8 *icmp_type = ip.payload;
 
@@ -168,19 +169,23 @@ int steer(struct xdp_md *ctx)
 
 /*
  * What becomes of a packet after XDP_REDIRECT. The kernel hands it to the socket (xsk_rcv and
- * xsk_generic_rcv in net/xdp/xsk.c) and reports what goes wrong by the tracepoint xdp_redirect_err,
- * in native (__xdp_do_redirect_xsk in net/core/filter.c) as in generic mode
- * (xdp_do_generic_redirect_map). The packet is lost then. The errors, read in 5.15, 6.3 and 6.18:
+ * xsk_generic_rcv in net/xdp/xsk.c) and tells what goes wrong by the tracepoint xdp_redirect_err,
+ * in native mode (__xdp_do_redirect_xsk in net/core/filter.c) as in generic
+ * (xdp_do_generic_redirect_map). The packet is lost then. Read in filter.c of Linux 5.17 and 6.18,
+ * in xsk.c of about 5.18, 6.5 and 6.18; they agree, and tests/bpf/test_attach.py sees it happen:
  *
- *   -ENXIO    the socket is not bound (any more)                              counted nowhere
- *   -EINVAL   it is bound to another device or queue                          counted nowhere
- *   -ENOSPC   longer than a frame, without XDP_USE_SG                         rx_dropped
- *   -ENOMEM   no frame in the fill ring (copy mode)                           rx_dropped
- *   -ENOBUFS  the rx ring is full                                             rx_ring_full
+ *   -ENXIO    the socket is not bound (any more)             xsk_rcv_check        counted nowhere
+ *   -EINVAL   it is bound to another device or queue         xsk_rcv_check        counted nowhere
+ *   -ENOSPC   longer than a frame, without XDP_USE_SG        xsk_rcv_check (1)    rx_dropped
+ *   -ENOMEM   no frame in the fill ring, in copy mode        __xsk_rcv            rx_dropped
+ *   -ENOBUFS  the rx ring is full                            __xsk_rcv_zc (2)     rx_ring_full
+ *
+ * (1) In __xsk_rcv before 6.6. (2) In copy mode from 6.6 also in __xsk_rcv, for a packet that needs
+ * several frames.
  *
  * The first two are counted here, for the ledger; the others too, apart, to check the kernel's own
- * counters by. In zero copy a packet in several frames that finds the ring full midway is reported
- * once here. The tracepoint tells of all the machine's redirects, so the map's id is asked for first.
+ * counters by. The tracepoint tells of all redirects of the machine, so the map's id is looked at
+ * first. A packet costs this program only when its redirect failed.
  */
 struct xp_redirect_errors {
 	u64 failed;  /* -ENXIO, -EINVAL: on no counter of the socket */

@@ -1,19 +1,18 @@
 """Compile the programs in bpf/ with bcc, without kernel headers.
 
 bcc asks for the running kernel's headers, which a cloud kernel may have none of. XDP programs need
-only what the kernel shows to user space, so bcc is shown a small tree instead, made of links to the
-files of Debian's linux-libc-dev (the layout is what bcc 0.26's kbuild_helper.cc looks for):
+only what the kernel shows to user space, which Debian's linux-libc-dev has. So bcc is shown a tree
+(laid out as its kbuild_helper.cc expects, seen in 0.26) of just those files that must be other than
+the kernel's or linux-libc-dev's own, and is told to look for the rest in /usr/include last:
 
-    include/linux/kconfig.h       ours: what bcc's own prologue needs, CONFIG_BPF_SYSCALL and types
-    include/linux/log2.h          ours, empty
-    include/uapi/linux/bpf.h      ours, empty: bcc brings its own
-    include/uapi/linux/*          linked
-    include/uapi/asm-generic      linked
-    arch/ARCH/include/asm/page.h  ours, empty
-    arch/ARCH/include/asm/*       linked
+    include/linux/kconfig.h       what bcc's prologue needs: CONFIG_BPF_SYSCALL and types
+    include/linux/log2.h          empty
+    include/uapi/linux/bpf.h      empty: bcc brings its own
+    arch/ARCH/include/asm/page.h  empty
+    rest/uapi                     a link to /usr/include, for `#include <uapi/linux/…>`
 
-It takes about 10 ms to make, so it is made anew in a temporary directory for each compilation:
-nothing to keep up to date, to race for, or to trust.
+It is made anew in a temporary directory for each compilation: nothing to keep up to date, to race
+for, or to trust. (Links to each single header instead cost 30 to 600 ms, as the disk was busy.)
 """
 
 import atexit
@@ -29,7 +28,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
 
-from xdpipe.bpf import PROG_TYPE_XDP, Map, Program, require_privilege
+from xdpipe.bpf import Map, require_privilege
+from xdpipe.bpf_program import PROG_TYPE_XDP, Program
 from xdpipe.errors import XdpipeError
 
 _INCLUDE = Path("/usr/include")
@@ -95,40 +95,37 @@ def import_bcc() -> ModuleType:
 
 
 @contextlib.contextmanager
-def kernel_tree() -> Iterator[Path]:
+def kernel_tree() -> Iterator[tuple[Path, list[str]]]:
     """Make the tree described above, for as long as the context lasts.
+
+    Yields:
+        The tree, and the compiler's options that belong to it.
 
     Raises:
         XdpipeError: linux-libc-dev is not installed.
     """
     machine = platform.machine()
-    uapi = _INCLUDE / "linux"
     multiarch = sysconfig.get_config_var("MULTIARCH") or f"{machine}-linux-gnu"
-    asm = next((p for p in (_INCLUDE / multiarch / "asm", _INCLUDE / "asm") if p.is_dir()), None)
-    if asm is None or not (uapi / "if_ether.h").is_file():
+    asm = _INCLUDE / multiarch  # elsewhere than with Debian and its kin, asm/ is in /usr/include
+    if not (_INCLUDE / "linux/if_ether.h").is_file():
         raise XdpipeError(
             f"no kernel headers for user space in {_INCLUDE}; install them: "
             "apt-get install linux-libc-dev"
         )
     with tempfile.TemporaryDirectory(prefix="xdpipe-kernel-") as name:
         tree = Path(name)
-        _link_all(uapi, tree / "include/uapi/linux", {"bpf.h": ""})
-        os.symlink(_INCLUDE / "asm-generic", tree / "include/uapi/asm-generic")
-        arch = tree / "arch" / _ARCHITECTURES.get(machine, machine)
-        _link_all(asm, arch / "include/asm", {"page.h": ""})
-        (tree / "include/linux").mkdir()
-        (tree / "include/linux/kconfig.h").write_text(_KCONFIG)
-        (tree / "include/linux/log2.h").write_text("")
-        yield tree
-
-
-def _link_all(source: Path, target: Path, instead: dict[str, str]) -> None:
-    target.mkdir(parents=True)
-    for name in os.listdir(source):
-        if name not in instead:
-            os.symlink(source / name, target / name)
-    for name, text in instead.items():
-        (target / name).write_text(text)
+        arch = _ARCHITECTURES.get(machine, machine)
+        for path, text in {
+            "include/linux/kconfig.h": _KCONFIG,
+            "include/linux/log2.h": "",
+            "include/uapi/linux/bpf.h": "",
+            f"arch/{arch}/include/asm/page.h": "",
+        }.items():
+            (tree / path).parent.mkdir(parents=True, exist_ok=True)
+            (tree / path).write_text(text)
+        (tree / "rest").mkdir()
+        (tree / "rest/uapi").symlink_to(_INCLUDE)
+        yield tree, [f"-idirafter{directory}" for directory in (tree / "rest", _INCLUDE, asm)]
 
 
 class Module:
@@ -152,11 +149,11 @@ class Module:
         bcc = import_bcc()
         require_privilege()
         self._lib: Any = bcc.lib
-        # -Wno-everything: bcc's own headers warn under newer clangs.
-        cflags = [f"-I{include.resolve()}", "-Wno-everything"]
-        with _lock, kernel_tree() as tree, _environment(str(tree)), _stderr() as said:
+        with _lock, kernel_tree() as (tree, options), _environment(tree), _stderr() as said:
+            # -Wno-everything: bcc's own headers warn under newer clangs.
+            cflags = [f"-I{include.resolve()}", *options, "-Wno-everything"]
             try:
-                self._bpf: Any = bcc.BPF(text=source, cflags=cflags)
+                self._bpf: Any = bcc.BPF(text=source.encode(), cflags=cflags)
             except Exception as error:
                 raise CompileError(_first_error(said(), error)) from error
         # bcc keeps each module until the process ends, unless told otherwise.
@@ -170,7 +167,7 @@ class Module:
         Raises:
             BpfError: not permitted, or the verifier refused.
         """
-        code = self._bpf.dump_func(function)
+        code = self._bpf.dump_func(function.encode())
         return Program.load(code, name or function, prog_type=prog_type, flags=flags)
 
     def map(self, name: str) -> Map:
@@ -199,9 +196,9 @@ class Module:
 
 
 @contextlib.contextmanager
-def _environment(tree: str) -> Iterator[None]:
+def _environment(tree: Path) -> Iterator[None]:
     former = os.environ.get("BCC_KERNEL_SOURCE")
-    os.environ["BCC_KERNEL_SOURCE"] = tree
+    os.environ["BCC_KERNEL_SOURCE"] = str(tree)
     try:
         yield
     finally:

@@ -14,7 +14,8 @@ from typing import Final
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from xdpipe.bpf import ATTACH_TYPE_XDP, BpfError, Descriptor, Program, call, program_by_id
+from xdpipe.bpf import BpfError, Descriptor, call
+from xdpipe.bpf_program import ATTACH_TYPE_XDP, Program, program_by_id
 from xdpipe.errors import XdpipeError
 
 # linux/bpf.h, enum bpf_cmd

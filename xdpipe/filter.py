@@ -1,46 +1,63 @@
-"""A tcpdump filter, compiled by libpcap to classic BPF and translated to C for the XDP program.
+"""tcpdump's filter language, for the XDP program: libpcap compiles, this translates to C.
 
-Classic BPF (bpf(4); McCanne and Jacobson 1993) has an accumulator A, an index register X, 16 words
-of scratch memory, and jumps that only go forward. So a program is a C function with labels, which
-clang turns into eBPF that the verifier can follow.
+libpcap compiles a filter to classic BPF (McCanne and Jacobson 1993; struct bpf_insn in
+linux/filter.h), a machine of two 32-bit registers, A and X, 16 words of scratch memory M, loads
+from the packet in network byte order, and jumps:
 
-Where a load goes beyond the packet the filter does not match: that is what libpcap does, too. `len`
-is what the packet has in the XDP program, data_end - data, which is the length on the wire.
+     16 bits   8    8       32 bits
+    +--------+----+----+-------------+
+    |  code  | jt | jf |      k      |   code: class 3 bits, then size and mode, or operation and
+    +--------+----+----+-------------+         source; jt and jf count instructions to be skipped
+
+Each instruction becomes a line of C in a function of the XDP program: registers and scratch words
+are variables, jumps are gotos. The meaning is that of libpcap's own interpreter, bpf_filter() in
+bpf_filter.c: arithmetic modulo 2^32; a load that is not wholly within the packet ends the filter
+with 0, which is "no"; so does a division by zero; a shift by 32 or more gives 0.
+
+Two things an XDP program does not know, so that they mean something else than in a live capture:
+- `len`, `greater` and `less` see the bytes that the program sees. That is the packet's length, but
+  for packets in several buffers (jumbo frames with XDP_HAS_FRAGS), where it is the first buffer's.
+- VLAN tags that the NIC took out of the packet are gone, and `vlan` never matches. Leave them in by
+  `ethtool -K DEV rxvlan off`.
 """
 
-from __future__ import annotations
-
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
 from xdpipe.errors import XdpipeError
-from xdpipe.libpcap import DLT_EN10MB, MAX_SNAPLEN, ffi, lib
+from xdpipe.libpcap import DLT_EN10MB, MAX_SNAPLEN, NETMASK_UNKNOWN, ffi, lib
 
-_NETMASK_UNKNOWN = 0xFFFFFFFF
-
-# pcap/bpf.h: the instruction's class, then what else its code holds
+# linux/bpf_common.h. The low three bits are the class.
 _LD, _LDX, _ST, _STX, _ALU, _JMP, _RET, _MISC = range(8)
-_SIZES = {0x00: 4, 0x08: 2, 0x10: 1}
-_IMM, _ABS, _IND, _MEM, _LEN, _MSH = range(0x00, 0xC0, 0x20)
-_X, _A, _TXA = 0x08, 0x10, 0x80
-_ARITHMETIC = {0x00: "+", 0x10: "-", 0x20: "*", 0x40: "|", 0x50: "&", 0xA0: "^"}
-_DIVISION = {0x30: "/", 0x90: "%"}
-_SHIFTS = {0x60: "<<", 0x70: ">>"}
+_SIZES: Final = {0x00: "u32", 0x08: "u16", 0x10: "u8"}
+_IMM, _ABS, _IND, _MEM, _LEN, _MSH = 0x00, 0x20, 0x40, 0x60, 0x80, 0xA0
+_SOURCE_X = 0x08
+_RET_A = 0x10
+_TXA = 0x80
+_OPERATORS: Final = {
+    0x00: "+", 0x10: "-", 0x20: "*", 0x30: "/", 0x40: "|", 0x50: "&",
+    0x60: "<<", 0x70: ">>", 0x90: "%", 0xA0: "^",
+}  # fmt: skip
 _NEG = 0x80
+_JUMPS: Final = {0x10: "==", 0x20: ">", 0x30: ">=", 0x40: "&"}
 _JA = 0x00
 _VARIABLES = ("A", "X", *(f"M{i}" for i in range(16)), "n_loops")
-_N_LOOPS = 16
-_CONDITIONS = {0x10: "A == {}", 0x20: "A > {}", 0x30: "A >= {}", 0x40: "A & {}"}
 
-_FARTHEST = 0x7FFF
-"""No packet that XDP sees is longer, and the verifier follows no offset above 0xffff."""
+# linux/filter.h, SKF_LL_OFF: loads from here on up are no bytes of the packet but what a socket's
+# kernel knows of it, such as its direction.
+_NOT_IN_PACKET = 0xFFE00000
+
+_N_LOOPS = 16
+"""Backward jumps of one packet that are followed. libpcap makes one for each extension header that
+`ip6 protochain` looks past, and the verifier wants to see an end. Past them the answer is no."""
 
 
 class FilterError(XdpipeError):
-    """A filter that does not compile, or means nothing to an XDP program."""
+    """A filter that libpcap does not compile, or that means nothing in an XDP program."""
 
 
 class Instruction(NamedTuple):
-    """An instruction of classic BPF (struct bpf_insn)."""
+    """An instruction of classic BPF: struct bpf_insn."""
 
     code: int
     jt: int
@@ -49,154 +66,224 @@ class Instruction(NamedTuple):
 
 
 class Filter:
-    """A tcpdump filter over Ethernet packets (pcap-filter(7)).
+    """A tcpdump filter over Ethernet frames (pcap-filter(7)); the empty one takes everything.
+
+    Names of hosts, networks, ports and protocols are looked up once, when it is made.
 
     Args:
-        expression: the filter; empty matches every packet.
+        expression: such as `udp dst port 53`.
+
+    Attributes:
+        expression: as given.
+        instructions: what libpcap made of it.
 
     Raises:
-        FilterError: it has a syntax error, or asks what an XDP program cannot know (`inbound`).
+        FilterError: libpcap does not accept it, or it asks for what is not in a packet.
     """
 
     def __init__(self, expression: str) -> None:
         self.expression = expression
-        handle = lib.pcap_open_dead(DLT_EN10MB, MAX_SNAPLEN)
-        program = ffi.new("struct bpf_program *")
-        try:
-            if lib.pcap_compile(handle, program, expression.encode(), 1, _NETMASK_UNKNOWN):
-                text = ffi.string(lib.pcap_geterr(handle)).decode(errors="replace")
-                raise FilterError(f'filter "{expression}": {text}; see: man pcap-filter')
-        finally:
-            lib.pcap_close(handle)
-        self._program = ffi.gc(program, lib.pcap_freecode)
+        self._program = _compile(expression)
+        self._header = ffi.new("struct pcap_pkthdr *")
         self.instructions = tuple(
-            Instruction(i.code, i.jt, i.jf, i.k) for i in program.bf_insns[0 : program.bf_len]
+            Instruction(insn.code, insn.jt, insn.jf, insn.k)
+            for insn in self._program.bf_insns[0 : self._program.bf_len]
         )
-        self._body = translate(self.instructions, expression)
+        for insn in self.instructions:
+            if insn.code & 0xE7 == _LD | _ABS and insn.k >= _NOT_IN_PACKET:
+                raise FilterError(
+                    f'filter "{_one_line(expression)}": asks for what is not in the packet, such '
+                    "as its direction; an XDP program sees the bytes of received packets only"
+                )
 
-    def matches(self, packet: bytes) -> bool:
-        """Return libpcap's own verdict on a packet (pcap_offline_filter)."""
-        header = ffi.new("struct pcap_pkthdr *", {"caplen": len(packet), "len": len(packet)})
-        return bool(lib.pcap_offline_filter(self._program, header, packet))
+    def __repr__(self) -> str:
+        return f"Filter({self.expression!r})"
+
+    def matches(self, packet: bytes | bytearray | memoryview) -> bool:
+        """Return libpcap's own verdict on a packet; `len` is the length of these bytes."""
+        self._header.caplen = self._header.len = len(packet)
+        verdict = lib.pcap_offline_filter(self._program, self._header, ffi.from_buffer(packet))
+        return bool(verdict != 0)
 
     def to_c(self, function: str = "xp_filter") -> str:
-        """Return the filter as `static u32 function(const u8 *data, const u8 *end)`; 0: no match.
-
-        The text stands on its own in a program that bcc compiles.
-        """
-        return function_in_c(function, self._body)
+        """Return the filter as a C function for an XDP program; see `translate`."""
+        return translate(self.instructions, function, self.expression)
 
 
-_PROLOGUE = """\
-/* Load `size` bytes, big-endian, at a constant offset / at an offset that is computed. The barrier
- * keeps clang from taking the mask for needless, which the verifier needs to see. */
-#define XP_LOAD(to, at, size, value) do { \\
-    const u8 *p = data + (at); \\
-    if (p + (size) > end) return 0; \\
-    to = value; \\
-} while (0)
-#define XP_LOAD_AT(to, at, size, value) do { \\
-    u64 offset = (at); \\
-    if (offset > %d) return 0; \\
-    asm volatile("" : "+r"(offset)); \\
-    offset &= %d; \\
-    XP_LOAD(to, offset, size, value); \\
-} while (0)
-#define XP_VALUE_1 (u32)p[0]
-#define XP_VALUE_2 (u32)__builtin_bswap16(*(const u16 *)p)
-#define XP_VALUE_4 __builtin_bswap32(*(const u32 *)p)
-""" % (_FARTHEST, _FARTHEST)  # noqa: UP031
+def _compile(expression: str) -> Any:
+    """Return a `struct bpf_program *` that frees itself."""
+    if "\0" in expression or any("\ud800" <= c <= "\udfff" for c in expression):
+        raise FilterError(f"filter {expression!r}: holds a character that no filter has")
+    handle = ffi.gc(lib.pcap_open_dead(DLT_EN10MB, MAX_SNAPLEN), lib.pcap_close)
+    program = ffi.new("struct bpf_program *")
+    if lib.pcap_compile(handle, program, expression.encode(), 1, NETMASK_UNKNOWN) != 0:
+        reason = ffi.string(lib.pcap_geterr(handle)).decode(errors="replace")
+        raise FilterError(
+            f'filter "{_one_line(expression)}": {reason}; man 7 pcap-filter tells the language'
+        )
+    return ffi.gc(program, lib.pcap_freecode)
 
 
-def function_in_c(function: str, body: str) -> str:
-    """Return a translated program as a C function with all that it needs."""
-    return (
-        f"{_PROLOGUE}static __always_inline u32 {function}(const u8 *data, const u8 *end)\n"
-        f"{{\n    u32 A = 0, X = 0;\n{body}}}\n"
-    )
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
-def translate(instructions: tuple[Instruction, ...], expression: str = "") -> str:
-    """Translate a program to the statements of a C function over A, X, data and end.
+def translate(
+    instructions: Sequence[Instruction], function: str = "xp_filter", title: str = ""
+) -> str:
+    """Translate classic BPF to a C function `u32 function(void *data, void *data_end)`.
+
+    It returns what the program returns: 0 for no. It needs bpf/load.h, and is free of unused
+    variables, labels and lines.
+
+    Args:
+        instructions: a valid program: jumps stay within it, it ends with a return, and no scratch
+            word is read before it is written.
+        function: name of the C function.
+        title: put into a comment, as far as C allows.
 
     Raises:
-        FilterError: it uses what XDP does not have: the kernel's own fields of a packet.
+        FilterError: an instruction that classic BPF does not have, or a jump out of the program.
     """
-    targets: set[int] = set()
-    lines: list[tuple[int, str]] = []
-    memory: set[int] = set()
-    for at, i in enumerate(instructions):
-        if i.code & 0x07 == _JMP:
-            lines.append((at, _jump(at, i, targets)))
-        else:
-            lines.append((at, _statement(i, memory, expression)))
-    declared = "".join(f"    u32 M{k} = 0;\n" for k in sorted(memory))
-    return declared + "".join(
-        (f"L{at}:\n" if at in targets else "") + f"    {line}\n" for at, line in lines
+    reached, targets = _flow(instructions)
+    body: list[str] = []
+    for at in sorted(reached):
+        if at in targets:
+            body.append(f"L{at}:")
+        body.extend(f"\t{line}" for line in _statement(instructions[at], at))
+    text = "\n".join(body)
+    words = set("".join(c if c.isalnum() or c == "_" else " " for c in text).split())
+    used = [f"{name} = 0" for name in _VARIABLES if name in words]
+    declaration = f"\tu32 {', '.join(used)};\n" if used else ""
+    comment = "".join(c if c.isprintable() and c not in "*\\?" else " " for c in title)
+    return (
+        f"/* {comment or 'everything'} */\n"
+        f"static __always_inline u32 {function}(void *data, void *data_end)\n"
+        f"{{\n{declaration}{text}\n}}\n"
     )
 
 
-def _jump(at: int, i: Instruction, targets: set[int]) -> str:
-    operation = i.code & 0xF0
-    if operation == _JA:
-        targets.add(at + 1 + i.k)
-        return f"goto L{at + 1 + i.k};"
-    condition = _CONDITIONS[operation].format("X" if i.code & _X else f"{i.k:#x}u")
-    yes, no = at + 1 + i.jt, at + 1 + i.jf
-    targets |= {yes, no}
-    return f"if ({condition}) goto L{yes}; else goto L{no};"
+def _flow(instructions: Sequence[Instruction]) -> tuple[set[int], set[int]]:
+    """Return which instructions are ever reached, and which of them by a goto."""
+    reached: set[int] = set()
+    targets: set[int] = set()
+    pending = [0]
+    while pending:
+        at = pending.pop()
+        if at in reached:
+            continue
+        if not 0 <= at < len(instructions):
+            raise FilterError(f"classic BPF: instruction {at} of {len(instructions)} is run")
+        reached.add(at)
+        insn = instructions[at]
+        kind = insn.code & 0x07
+        if kind == _RET:
+            continue
+        if kind != _JMP:
+            pending.append(at + 1)
+        elif insn.code & 0xF0 == _JA:
+            pending.append(_ja_target(insn, at))
+            targets.add(pending[-1])
+        else:
+            ways = {at + 1 + insn.jt, at + 1 + insn.jf}
+            pending.extend(ways)
+            # as _jump writes it: no goto to the next line, unless it is the only way
+            targets |= ways - {at + 1} or ways
+    return reached, targets
 
 
-def _statement(i: Instruction, memory: set[int], expression: str) -> str:
-    kind, mode, operand = i.code & 0x07, i.code & 0xE0, "X" if i.code & _X else f"{i.k:#x}u"
-    register = "X" if kind in (_LDX, _STX) else "A"
-    if kind in (_ST, _STX):
-        memory.add(i.k)
-        return f"M{i.k} = {register};"
+def _statement(insn: Instruction, at: int) -> list[str]:
+    """Return an instruction as lines of C."""
+    code, k = insn.code, insn.k
+    kind = code & 0x07
     if kind in (_LD, _LDX):
-        if mode == _MEM:
-            memory.add(i.k)
-        return _load(i, register, mode, expression)
+        return _load(insn, "A" if kind == _LD else "X")
+    if code in (_ST, _STX):
+        return [f"M{_scratch(k)} = {'A' if code == _ST else 'X'};"]
     if kind == _ALU:
-        return _arithmetic(i.code & 0xF0, operand)
-    if kind == _RET:
-        return "return A;" if i.code & 0x18 == _A else f"return {i.k:#x}u;"
-    return "A = X;" if i.code & _TXA else "X = A;"
+        return _arithmetic(insn)
+    if kind == _JMP:
+        return _jump(insn, at)
+    if code in (_RET, _RET | _RET_A):
+        return [f"return {'A' if code & _RET_A else f'{k:#x}u'};"]
+    if code in (_MISC, _MISC | _TXA):
+        return ["A = X;" if code & _TXA else "X = A;"]
+    raise _unknown(insn)
 
 
-def _load(i: Instruction, register: str, mode: int, expression: str) -> str:
-    if mode == _IMM:
-        return f"{register} = {i.k:#x}u;"
-    if mode == _MEM:
-        return f"{register} = M{i.k};"
-    if mode == _LEN:
-        return f"{register} = (u32)(end - data);"
-    size = _SIZES[i.code & 0x18]
-    if mode == _MSH:  # the length of an IPv4 header: 4 * (byte & 15)
-        size = 1
-    elif mode == _ABS and i.k > _FARTHEST:
-        if i.k >= 0xFFFFF000:  # SKF_AD_OFF and below: linux/filter.h
-            raise FilterError(
-                f'filter "{expression}": asks what is not in the packet, and an XDP program has '
-                "nothing but the packet"
-            )
-        return "return 0;"
-    value = f"XP_VALUE_{size}"
-    if mode == _MSH:
-        value = f"4 * ({value} & 15)"
-    if mode == _IND:
-        return f"XP_LOAD_AT({register}, (u64)X + {i.k:#x}u, {size}, {value});"
-    if i.k > _FARTHEST:
-        return "return 0;"
-    return f"XP_LOAD({register}, {i.k}, {size}, {value});"
+def _load(insn: Instruction, register: str) -> list[str]:
+    code, k = insn.code, insn.k
+    mode, size = code & 0xE0, _SIZES.get(code & 0x18)
+    if size == "u32" and mode == _IMM:
+        return [f"{register} = {k:#x}u;"]
+    if size == "u32" and mode == _MEM:
+        return [f"{register} = M{_scratch(k)};"]
+    if size == "u32" and mode == _LEN:
+        return [f"{register} = data_end - data;"]
+    if size and register == "A" and mode == _ABS:
+        return [f"XP_LOAD({size}, A, {k:#x}u);"]
+    if size and register == "A" and mode == _IND:
+        return [f"XP_LOAD_AT({size}, A, (u64)X + {k:#x}u);"]
+    if size == "u8" and register == "X" and mode == _MSH:  # the length of an IPv4 header
+        return [f"XP_LOAD(u8, X, {k:#x}u);", "X = (X & 0xf) << 2;"]
+    raise _unknown(insn)
 
 
-def _arithmetic(operation: int, operand: str) -> str:
+def _arithmetic(insn: Instruction) -> list[str]:
+    operation, by_x, k = insn.code & 0xF0, insn.code & _SOURCE_X, insn.k
     if operation == _NEG:
-        return "A = -A;"
-    if operation in _DIVISION:
-        check = "if (X == 0) return 0; " if operand == "X" else ""
-        return f"{check}A = A {_DIVISION[operation]} {operand};"
-    if operation in _SHIFTS:  # by 32 and more: nothing is left, as in libpcap's bpf_filter.c
-        return f"A = {operand} < 32 ? A {_SHIFTS[operation]} ({operand} & 31) : 0;"
-    return f"A = A {_ARITHMETIC[operation]} {operand};"
+        return ["A = -A;"]
+    operator = _OPERATORS.get(operation)
+    if operator is None:
+        raise _unknown(insn)
+    if operator in ("<<", ">>"):
+        if by_x:
+            return [f"A = X < 32 ? A {operator} X : 0;"]
+        if k >= 32:  # undefined in libpcap's interpreter, and refused by its compiler
+            raise _unknown(insn)
+        return [f"A {operator}= {k};"]
+    if operator in ("/", "%"):
+        if by_x:
+            return ["if (X == 0)", "\treturn 0;", f"A {operator}= X;"]
+        if k == 0:
+            raise _unknown(insn)
+    return [f"A {operator}= {'X' if by_x else f'{k:#x}u'};"]
+
+
+def _jump(insn: Instruction, at: int) -> list[str]:
+    operation = insn.code & 0xF0
+    if operation == _JA:
+        target = _ja_target(insn, at)
+        if target > at:
+            return [f"goto L{target};"]
+        return [f"if (++n_loops > {_N_LOOPS})", "\treturn 0;", f"goto L{target};"]
+    comparison = _JUMPS.get(operation)
+    if comparison is None:
+        raise _unknown(insn)
+    condition = f"A {comparison} {'X' if insn.code & _SOURCE_X else f'{insn.k:#x}u'}"
+    yes, no = f"goto L{at + 1 + insn.jt};", f"goto L{at + 1 + insn.jf};"
+    if insn.jt == insn.jf:
+        return [yes]
+    if insn.jf == 0:
+        return [f"if ({condition})", f"\t{yes}"]
+    if insn.jt == 0:
+        return [f"if (!({condition}))", f"\t{no}"]
+    return [f"if ({condition})", f"\t{yes}", no]
+
+
+def _ja_target(insn: Instruction, at: int) -> int:
+    """Return where an unconditional jump goes; k is signed, for libpcap's `ip6 protochain`."""
+    return at + 1 + (insn.k - (1 << 32) if insn.k >> 31 else insn.k)
+
+
+def _scratch(k: int) -> int:
+    if k >= 16:
+        raise FilterError(f"classic BPF: no scratch word {k}; there are 16")
+    return k
+
+
+def _unknown(insn: Instruction) -> FilterError:
+    return FilterError(
+        f"classic BPF: instruction {insn.code:#06x} (jt {insn.jt}, jf {insn.jf}, k {insn.k:#x}) "
+        "is unknown; is libpcap newer than xdpipe?"
+    )

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import struct
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from xdpipe.errors import XdpipeError
-from xdpipe.filter import Filter
+from xdpipe.guard import Guard, SshPeer
 from xdpipe.resources import program_source
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
-    from xdpipe.bpf import Descriptor, Program
+    from xdpipe.bpf import Descriptor, Map
     from xdpipe.bpf_link import XdpLink
+    from xdpipe.bpf_program import Program
+
+__all__ = ["Guard", "SshPeer", "SteerCounters", "SteerProgram", "Steering"]
 
 _TRACEPOINT = "xdp_redirect_err"
 
@@ -42,80 +43,6 @@ class Steering:
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
         """Make it from what `to_dict` gave."""
         return cls(**fields)
-
-
-@dataclass(frozen=True)
-class SshPeer:
-    """The other side of an SSH session that is served by this host.
-
-    Attributes:
-        address: of the client.
-        server_port: on this host.
-    """
-
-    address: IPv4Address | IPv6Address
-    server_port: int
-
-
-@dataclass(frozen=True)
-class Guard:
-    """What the kernel keeps whatever the filter says, beside ARP, neighbour discovery, TCP port 22.
-
-    Attributes:
-        ssh_peers: sessions to keep.
-    """
-
-    ssh_peers: tuple[SshPeer, ...] = ()
-
-    @classmethod
-    def present(
-        cls,
-        environment: Mapping[str, str] | None = None,
-        ancestors: Callable[[], Iterator[Mapping[str, str]]] | None = None,
-    ) -> Self:
-        """Find the SSH session that we run in.
-
-        sshd puts it into SSH_CONNECTION (ssh(1)); sudo drops that, so the processes that started us
-        are asked as well.
-
-        Args:
-            environment: ours; os.environ unless given.
-            ancestors: returns the environments of the processes that started us, nearest first.
-        """
-        found: dict[SshPeer, None] = {}
-        ours = os.environ if environment is None else environment
-        for variables in (ours, *(ancestors or _ancestor_environments)()):
-            peer = _ssh_peer(variables.get("SSH_CONNECTION", ""))
-            if peer is not None:
-                found[peer] = None
-        return cls(tuple(found))
-
-
-def _ssh_peer(connection: str) -> SshPeer | None:
-    """Read `client-address client-port server-address server-port`."""
-    words = connection.split()
-    if len(words) != 4 or not words[3].isdecimal() or not 0 < int(words[3]) < 65536:
-        return None
-    try:
-        address = ip_address(words[0].partition("%")[0])  # an address may come with its interface
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return SshPeer(mapped or address, int(words[3]))
-
-
-def _ancestor_environments() -> Iterator[Mapping[str, str]]:
-    """Yield the environments that our ancestors were started with, as far as we may read them."""
-    pid = os.getppid()
-    while pid > 0:
-        try:
-            entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            status = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-        except OSError:
-            return
-        yield dict(os.fsdecode(entry).partition("=")[::2] for entry in entries if b"=" in entry)
-        # pid (comm) state ppid …; comm may hold anything (proc(5))
-        pid = int(status.rpartition(")")[2].split()[1])
 
 
 @dataclass(frozen=True)
@@ -157,9 +84,10 @@ class SteerProgram:
     """
 
     def __init__(self, steering: Steering, guard: Guard | None, n_queues: int) -> None:
-        # bcc and pyroute2 are slow to import, and a worker needs neither.
-        from xdpipe.bpf import PROG_TYPE_RAW_TRACEPOINT, BpfError, Map, open_raw_tracepoint
+        # libpcap, bcc and pyroute2 are slow to import, and a worker needs none of them.
+        from xdpipe.bpf import BpfError
         from xdpipe.bpf_compile import Module
+        from xdpipe.bpf_program import PROG_TYPE_RAW_TRACEPOINT, open_raw_tracepoint
 
         self._n_queues = n_queues
         self._link: XdpLink | None = None
@@ -240,14 +168,15 @@ class SteerProgram:
             redirect_errors_known=self.redirect_errors_known,
         )
 
-    def _sum(self, of: Any, key: int) -> list[int]:
+    def _sum(self, of: Map, key: int) -> list[int]:
         rows = [struct.unpack(f"={len(row) // 8}Q", row) for row in of.lookup_per_cpu(key)]
         return [sum(column) for column in zip(*rows, strict=True)]
 
     def run(self, packet: bytes, queue: int = 0, ifindex: int = 0) -> int:
-        """Have the kernel run the program on a packet of 14 to 3520 bytes (BPF_PROG_TEST_RUN).
+        """Have the kernel run the program on a packet (BPF_PROG_TEST_RUN).
 
-        It counts like any other, and goes nowhere.
+        It counts like any other, and goes nowhere. It has 14 bytes or more; of longer ones the
+        program sees 3520.
 
         Args:
             packet: an Ethernet frame.
@@ -285,6 +214,8 @@ class SteerProgram:
 
 def _prologue(steering: Steering, guard: Guard | None, n_queues: int) -> str:
     """Return the C that stands before bpf/steer.c; it is described there."""
+    from xdpipe.filter import Filter
+
     lines = ['#include "load.h"', Filter(steering.filter).to_c(), f"#define XP_N_QUEUES {n_queues}"]
     if guard is not None:
         peers: dict[int, list[str]] = {4: [], 6: []}
