@@ -17,7 +17,7 @@ from xdpipe.stages import Headers, SwapAddresses
 
 QUERIES_PER_S = 20  # of one client
 SLOTS = 1 << 16  # clients told apart: memory is fixed, whatever an attacker makes up
-KEPT = 1000  # names and clients that are remembered for the report
+KEPT, TALLIED = 1000, 100  # remembered for the report, and of each 4096 queries the most frequent
 TYPES = {1: "A", 2: "NS", 6: "SOA", 12: "PTR", 15: "MX", 16: "TXT", 28: "AAAA", 255: "ANY"}
 
 
@@ -29,6 +29,7 @@ class DnsGuard(Stage):
 
     def __init__(self) -> None:
         self.asked = {"names": Counter(), "types": Counter(), "clients": Counter()}
+        self.noted, self.n_noted = np.zeros((4096, 16 + 2 + 64), np.uint8), 0
         self.rate = np.zeros(SLOTS, np.int64)
         self.second = 0
 
@@ -57,8 +58,15 @@ class DnsGuard(Stage):
         return self.rate[slot] > QUERIES_PER_S
 
     def note(self, rows: np.ndarray) -> None:
-        for row, n in zip(*np.unique(rows, axis=0, return_counts=True), strict=True):
-            raw = row.tobytes()  # once per different question, not per packet
+        if self.n_noted + len(rows) > len(self.noted):
+            self.tally()
+        self.noted[self.n_noted : self.n_noted + len(rows)] = rows
+        self.n_noted += len(rows)
+
+    def tally(self) -> None:
+        rows = self.noted[: self.n_noted].view("V82").ravel().tolist()
+        self.n_noted = 0
+        for raw, n in Counter(rows).most_common(TALLIED):  # once per question, not per packet
             client, kind = ip_address(raw[:16]), int.from_bytes(raw[16:18], "big")
             self.add("clients", str(client.ipv4_mapped or client), n)
             self.add("types", TYPES.get(kind, f"TYPE{kind}"), n)
@@ -66,9 +74,10 @@ class DnsGuard(Stage):
 
     def add(self, what: str, key: str, n: int) -> None:
         if key in self.asked[what] or len(self.asked[what]) < KEPT:
-            self.asked[what][key] += int(n)
+            self.asked[what][key] += n
 
     def report(self) -> dict[str, dict[str, int]]:
+        self.tally()
         return {what: dict(counter.most_common(5)) for what, counter in self.asked.items()}
 
 

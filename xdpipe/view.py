@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -39,8 +40,8 @@ def _rate(now: Status, before: Status | None, queue: int, key: str) -> float:
 def _ring_bar(worker: Status) -> str:
     """Draw how full the rx ring is: what waits for the worker."""
     share: float = worker["frames"]["rx"] / worker["n_frames"]
-    full = round(share * 4)
-    return "█" * full + "░" * (4 - full) + f" {share:.0%}"
+    full = math.ceil(share * 4)
+    return "█" * full + "░" * (4 - full)
 
 
 def _drops(worker: Status) -> Text:
@@ -59,14 +60,14 @@ def workers_table(now: Status, before: Status | None) -> Table:
         now: a status.
         before: one of some time ago, for the rates; None: rates over the whole run.
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("queue", justify="right")
-    table.add_column("core", justify="right")
-    table.add_column("mode")
-    for heading in ("pkt/s", "packets", "DROP", "TX", "busy"):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    table.add_column("queue", justify="right", no_wrap=True)
+    table.add_column("core", justify="right", no_wrap=True)
+    table.add_column("mode", no_wrap=True)
+    for heading in ("pkt/s", "packets", "/batch", "DROP", "TX", "busy"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("rx ring", no_wrap=True)
-    table.add_column("kernel drops")
+    table.add_column("ring", no_wrap=True)
+    table.add_column("lost")
     for worker in now["workers"]:
         serving = worker["state"] in ("serving", "done")
         table.add_row(
@@ -75,6 +76,7 @@ def workers_table(now: Status, before: Status | None) -> Table:
             f"{worker['mode']} {worker['attach']}" if serving else Text("none", style="red"),
             count(_rate(now, before, worker["queue"], "packets")),
             count(worker["packets"]),
+            f"{worker['packets'] / worker['batches'] if worker['batches'] else 0:.1f}",
             count(worker["verdicts"]["DROP"]),
             count(worker["verdicts"]["TX"]),
             f"{_rate(now, before, worker['queue'], 'busy_ns') / 1e9:.0%}",
@@ -86,7 +88,7 @@ def workers_table(now: Status, before: Status | None) -> Table:
 
 def stages_table(stages: list[Status]) -> Table:
     """Draw a row for each stage: packets, time and errors, and its counters that are not 0."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     table.add_column("stage")
     table.add_column("kind")
     for heading in ("packets", "ns/pkt", "errors"):
