@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -119,16 +120,21 @@ def report(
         return
     console = Console()
     console.print(f"{bench}: " + ", ".join(f"{name} {value}" for name, value in told.items()))
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     for heading in ("", "value", "unit", "spread", "peer", "peer's", "ratio", "aim"):
-        table.add_column(heading, justify="left" if heading in ("", "unit", "peer") else "right")
+        left = heading in ("", "unit", "peer")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for row in rows:
         table.add_row(
-            row.name, f"{row.value:,.1f}", row.unit, f"{row.spread:.1%}", row.peer or "",
-            "" if row.peer_value is None else f"{row.peer_value:,.1f}",
+            row.name, _figure(row.value), row.unit, f"{row.spread:.1%}", row.peer or "",
+            "" if row.peer_value is None else _figure(row.peer_value),
             "" if row.ratio is None else f"{row.ratio:.3f}", row.aim,
         )  # fmt: skip
     console.print(table)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}"
 
 
 def fail(message: str) -> None:

@@ -8,14 +8,19 @@ rows of ns per packet. The XDP programs differ: xdpipe's guards, filters and cou
 
 import json
 import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import harness
+from generator import template
 from testpmd import Testpmd, hugepages
 
+from xdpipe.link import Link
 from xdpipe.netns import Namespace, VethEnd, veth_pair
 from xdpipe.rundir import RunDir
 
@@ -57,8 +62,7 @@ def measure_testpmd(seconds: float) -> dict[str, float]:
     return {"pps": received / sent["seconds"], "lost": 1 - received / sent["sent"]}
 
 
-def measure_xdpipe(chain: str, seconds: float) -> dict[str, float]:
-    wire = Wire()
+def _start(wire: Wire, chain: str) -> "tuple[subprocess.Popen[str], RunDir]":
     file = HERE / "pipelines" / f"{chain}.py"
     popen = wire.host.popen(
         [sys.executable, "-m", "xdpipe.cli", "run", str(file), "--dev", "h0", "--cores", "1",
@@ -66,13 +70,27 @@ def measure_xdpipe(chain: str, seconds: float) -> dict[str, float]:
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     with wire.host:
-        run_dir = RunDir.of(ifindex=_ifindex("h0"))
-    while run_dir.ask("status") is None:
+        return popen, RunDir.of(ifindex=Link.find("h0").index)
+
+
+def _wait(popen: "subprocess.Popen[str]", ready: Callable[[], bool]) -> None:
+    while not ready():
         if popen.poll() is not None:
             harness.fail("xdpipe run ended; see above")
-    sent = wire.generate(seconds)
+
+
+def _end(popen: "subprocess.Popen[str]") -> dict[str, Any]:
     popen.send_signal(signal.SIGINT)
     final: dict[str, Any] = json.loads(popen.communicate(timeout=30)[0])
+    return final
+
+
+def measure_xdpipe(chain: str, seconds: float) -> dict[str, float]:
+    wire = Wire()
+    popen, run_dir = _start(wire, chain)
+    _wait(popen, lambda: run_dir.ask("status") is not None)
+    sent = wire.generate(seconds)
+    final = _end(popen)
     wire.close()
     [worker] = final["workers"]
     if final["ledger"]["residual"] or (worker["mode"], worker["attach"]) != ("copy", "native"):
@@ -88,10 +106,24 @@ def measure_xdpipe(chain: str, seconds: float) -> dict[str, float]:
     }
 
 
-def _ifindex(name: str) -> int:
-    from xdpipe.link import Link
+def measure_start() -> dict[str, float]:
+    """Start under light traffic; return the seconds until the first packet was received."""
+    wire = Wire()
+    began = time.perf_counter()
+    popen, run_dir = _start(wire, "headers")
+    with wire.client.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as sock:
+        sock.bind(("c0", 0))
 
-    return Link.find(name).index
+        def received() -> bool:
+            sock.send(template(60))
+            status = run_dir.ask("status")
+            return status is not None and status["workers"][0]["packets"] > 0
+
+        _wait(popen, received)
+    seconds = time.perf_counter() - began
+    _end(popen)
+    wire.close()
+    return {"seconds": seconds}
 
 
 def main() -> None:
@@ -99,27 +131,32 @@ def main() -> None:
     contestants: dict[str, harness.Measure] = {"testpmd": lambda: measure_testpmd(given.seconds)}
     for chain in CHAINS:
         contestants[chain] = lambda chain=chain: measure_xdpipe(chain, given.seconds)
+    contestants["start"] = measure_start
     with hugepages():
         results = harness.alternate(contestants, given.rounds, harness.Console(stderr=True))
-    peer = "testpmd rxonly"
+    peer = "testpmd"
     theirs = harness.series(results["testpmd"], "pps")
     rows = [
         harness.compare(
-            f"rx_{chain}", "packets/s", harness.series(results[chain], "pps"), peer, theirs, aim
+            f"rx_{chain}", "pkt/s", harness.series(results[chain], "pps"), peer, theirs, aim
         )
         for chain, aim in CHAINS.items()
     ]
     rows += [
-        harness.alone(f"user_ns_{chain}", "ns/packet", harness.series(results[chain], "ns"))
+        harness.alone(f"user_ns_{chain}", "ns/pkt", harness.series(results[chain], "ns"))
         for chain in CHAINS
     ]
     rows += [
         harness.alone(f"lost_{name}", "%", [100 * x for x in harness.series(results[name], "lost")])
-        for name in contestants
+        for name in ("testpmd", *CHAINS)
     ]
     rows.append(
-        harness.alone("py_blocks_headers", "blocks/million packets",
+        harness.alone("py_blocks_headers", "per M pkt",
                       harness.series(results["headers"], "blocks"), "≤ 0")
+    )  # fmt: skip
+    rows.append(
+        harness.alone("start_to_first_packet", "s", harness.series(results["start"], "seconds"),
+                      "< 3")
     )  # fmt: skip
     rows.append(harness.alone("rss", "MB", harness.series(results["array"], "rss"), "< 150"))
     facts = {"driver": "veth", "mode": "copy, native XDP", "packet": "60 bytes", "queues": "1"}
