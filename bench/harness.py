@@ -126,7 +126,7 @@ def report(
         table.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for row in rows:
         table.add_row(
-            row.name, _figure(row.value), row.unit, f"{row.spread:.1%}", row.peer or "",
+            row.name, _figure(row.value), row.unit, f"{row.spread:.0%}", row.peer or "",
             "" if row.peer_value is None else _figure(row.peer_value),
             "" if row.ratio is None else f"{row.ratio:.3f}", row.aim,
         )  # fmt: skip
@@ -134,7 +134,10 @@ def report(
 
 
 def _figure(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}"
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:.3f}{unit}"
+    return f"{value:.2f}"
 
 
 def fail(message: str) -> None:

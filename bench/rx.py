@@ -151,11 +151,11 @@ def main() -> None:
         for name in ("testpmd", *CHAINS)
     ]
     rows.append(
-        harness.alone("py_blocks_headers", "per M pkt",
+        harness.alone("py_blocks", "/M pkt",
                       harness.series(results["headers"], "blocks"), "≤ 0")
     )  # fmt: skip
     rows.append(
-        harness.alone("start_to_first_packet", "s", harness.series(results["start"], "seconds"),
+        harness.alone("start_to_packet", "s", harness.series(results["start"], "seconds"),
                       "< 3")
     )  # fmt: skip
     rows.append(harness.alone("rss", "MB", harness.series(results["array"], "rss"), "< 150"))
