@@ -11,7 +11,7 @@ from xdpipe.core._core import ffi, lib
 from xdpipe.verdict import DROP, TX, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -241,22 +241,17 @@ class Batch:
         fix_checksum: bool,
     ) -> int:
         offsets, step = self._offsets(offset)
-        values = np.ascontiguousarray(value, np.uint64)
-        if values.ndim and values.shape != (len(self),):
+        values = np.asarray(value)
+        if values.ndim == 0:
+            c_values, value_step = ffi.new("uint64_t *", int(values) % 2**64), 0
+        elif values.shape == (len(self),):
+            values = np.ascontiguousarray(values.astype(np.uint64))
+            c_values, value_step = ffi.from_buffer("uint64_t[]", values), 1
+        else:
             raise ValueError(f"value: {values.shape} given, ({len(self)},) or one number wanted")
         mask = ffi.NULL if where is None else self._mask(where)
-        return int(
-            lib.xp_store(
-                self.c,
-                offsets,
-                step,
-                ffi.from_buffer("uint64_t[]", values),
-                values.ndim,
-                mask,
-                width,
-                fix_checksum,
-            )
-        )
+        n = lib.xp_store(self.c, offsets, step, c_values, value_step, mask, width, fix_checksum)
+        return int(n)
 
     # Decisions touch only packets that are still undecided.
 
@@ -308,6 +303,15 @@ class Batch:
             columns["verdict"][n] = Verdict.UNDECIDED
             at += -(-len(packet) // 64) * 64
             lib.xp_batch_set_n(self.c, n + 1)
+        self._unlock(False)
+
+    def place(self, addresses: Sequence[int], lens: Sequence[int]) -> None:
+        """Say where packets lie that are in the memory already; for tests and tools."""
+        n = len(addresses)
+        self._unlock(True)
+        self._columns["addr"][:n], self._columns["len"][:n] = addresses, lens
+        self._columns["verdict"][:n] = Verdict.UNDECIDED
+        lib.xp_batch_set_n(self.c, n)
         self._unlock(False)
 
     def keep(self, places: list[int]) -> None:

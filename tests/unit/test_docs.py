@@ -12,6 +12,8 @@ from scapy.utils import wrpcap
 from xdpipe.check import check
 from xdpipe.pipeline import load_pipeline
 
+# With both addresses: scapy would ask the network for a missing one.
+ETHER = Ether(src="02:00:00:00:00:02", dst="02:00:00:00:00:01")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -32,7 +34,7 @@ def code_blocks(name: str) -> list[str]:
 def test_the_pipelines_shown_run(name: str, tmp_path: Path) -> None:
     capture = tmp_path / "some.pcap"
     wrpcap(
-        str(capture), [Ether() / IP() / UDP(sport=53, dport=4000) / (b"\x00\x00\x80" + bytes(600))]
+        str(capture), [ETHER / IP() / UDP(sport=53, dport=4000) / (b"\x00\x00\x80" + bytes(600))]
     )
     [block] = code_blocks(name)
     file = tmp_path / "shown.py"
@@ -46,7 +48,7 @@ def test_the_guide_says_what_its_stage_counts(tmp_path: Path) -> None:
     sizes = (3, 512, 513, 1400)
     capture = tmp_path / "some.pcap"
     packets = [
-        Ether() / IP() / UDP(sport=53, dport=4000) / (b"\x00\x00\x80" + bytes(size - 3))
+        ETHER / IP() / UDP(sport=53, dport=4000) / (b"\x00\x00\x80" + bytes(size - 3))
         for size in sizes
     ]
     wrpcap(str(capture), packets)

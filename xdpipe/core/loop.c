@@ -123,11 +123,11 @@ void xp_reconcile(struct xp_worker *w)
  */
 void xp_abandon(struct xp_worker *w)
 {
-	struct xp_ring *rx = &w->xsk->rx;
-	uint32_t n = ring_peek(rx, rx->size);
+	struct xp_ring *rx = &w->xsk->rx, *completion = &w->xsk->completion;
 
-	ring_release(rx, n);
-	xp_reconcile(w); /* finds them taken and without a verdict */
+	ring_release(rx, ring_peek(rx, rx->size));
+	ring_release(completion, ring_peek(completion, completion->size));
+	xp_reconcile(w); /* finds them taken and not counted */
 	w->counters->tx_abandoned = w->counters->tx_submitted - w->counters->tx_completed;
 }
 
