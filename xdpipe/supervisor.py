@@ -146,6 +146,11 @@ class Supervisor:
             self.steering, Guard.present() if self._options.guard else None, link.n_rx_queues
         )
         self._stack.callback(self._program.close)
+        if not self._program.redirect_errors_known:
+            self._tell(
+                "this kernel lets nobody watch failed redirects (tracepoint xdp_redirect_err): "
+                "a packet lost so would show as residual"
+            )
         self.attach = self._program.attach(link.index, link.name, self._options.attach)
         for handle in self._handles:
             handle.open_socket(link, self._options.mode, self._geometry, self._infos)

@@ -1,6 +1,7 @@
 """examples/udp_echo.py against a socket program that knows nothing of xdpipe."""
 
 import random
+import select
 import socket
 import subprocess
 import sys
@@ -45,6 +46,39 @@ def test_every_datagram_comes_back_byte_for_byte(
     ledger = final["ledger"]
     assert ledger["verdicts"]["TX"] == ledger["sent"] == n
     assert sum(ledger["refused"].values()) == 0
+    assert ledger["residual"] == 0
+
+
+@pytest.mark.parametrize(("local", "remote"), [(CLIENT4, HOST4), (CLIENT6, HOST6)])
+def test_generic_mode_serves_as_well(bench: Bench, local: str, remote: str) -> None:
+    running = bench.run(EXAMPLES / "udp_echo.py", "--attach", "generic")
+    n = echoes(bench, local, remote, SIZES[:-2])
+    final = running.end()
+    assert final["attach"] == "generic"
+    assert [worker["attach"] for worker in final["workers"]] == ["generic", "generic"]
+    assert final["ledger"]["sent"] == n
+    assert final["ledger"]["residual"] == 0
+
+
+def test_a_queue_that_is_not_served_stays_with_the_kernel(bench: Bench) -> None:
+    """Only queue 1 is served; what comes by queue 0 reaches a server on the kernel's own socket."""
+    running = bench.run(EXAMPLES / "udp_echo.py", "--queues", "1")
+    new_socket = lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # noqa: E731
+    by_kernel = by_worker = 0
+    with bench.host.call(new_socket) as server:
+        server.bind((HOST4, 7))
+        for _ in range(64):
+            with bench.client.call(new_socket) as sock:
+                sock.connect((HOST4, 7))
+                sock.send(b"?")
+                readable, _, _ = select.select([sock, server], [], [], 5)
+                assert len(readable) == 1
+                assert readable[0].recv(10) == b"?"
+                by_kernel += readable[0] is server
+                by_worker += readable[0] is sock
+    ledger = running.end()["ledger"]
+    assert by_kernel > 0 < by_worker
+    assert (ledger["to_kernel"]["no_socket"], ledger["sent"]) == (by_kernel, by_worker)
     assert ledger["residual"] == 0
 
 
