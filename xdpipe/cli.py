@@ -171,7 +171,7 @@ def supervise(
         supervisor = stack.enter_context(
             Supervisor(
                 options,
-                tell=lambda text: console.log(text, markup=False),
+                tell=lambda text: console.print(text, markup=False, soft_wrap=True),
                 interrupted=lambda: stop.came,
             )
         )

@@ -306,7 +306,7 @@ class Supervisor:
         if self._stopping:
             self._tell(text + "its packets are lost")
         elif deaths >= QUICK_DEATHS_MAX:
-            self._tell(text + f"for the {deaths}th time in a row: its packets go to the kernel")
+            self._tell(text + f"{deaths} in a row did, so its packets go to the kernel from now on")
         else:
             self._tell(text + "its packets go to the kernel until the next one serves")
             handle.spawn()

@@ -261,7 +261,7 @@ def test_nothing_leaks() -> None:
 
 
 HOLDER = """
-import sys, time
+import signal, sys
 from xdpipe.netns import Namespace, VethEnd, veth_pair
 a, b = Namespace(), Namespace()
 veth_pair(VethEnd("left", a), VethEnd("right", b))
@@ -269,7 +269,7 @@ children = [namespace.popen(["sleep", "600"]) for namespace in (a, b)]
 for namespace in (a, b):
     namespace.run(["readlink", "/proc/self/ns/net"])
 print(*(child.pid for child in children), flush=True)
-time.sleep(600)
+signal.pause()
 """
 
 

@@ -125,6 +125,8 @@ void xp_abandon(struct xp_worker *w)
 {
 	struct xp_ring *rx = &w->xsk->rx, *completion = &w->xsk->completion;
 
+	ring_resume(rx);
+	ring_resume(completion);
 	ring_release(rx, ring_peek(rx, rx->size));
 	ring_release(completion, ring_peek(completion, completion->size));
 	xp_reconcile(w); /* finds them taken and not counted */

@@ -65,6 +65,13 @@ static inline void ring_release(struct xp_ring *r, uint32_t n)
 	__atomic_store_n(r->consumer, r->cached_consumer, __ATOMIC_RELEASE);
 }
 
+/* Go on consuming where another process, which is no more, left off. */
+static inline void ring_resume(struct xp_ring *r)
+{
+	r->cached_consumer = __atomic_load_n(r->consumer, __ATOMIC_ACQUIRE);
+	r->cached_producer = r->cached_consumer;
+}
+
 static inline uint64_t *ring_addr(const struct xp_ring *r, uint32_t index)
 {
 	return (uint64_t *)r->entries + (index & r->mask);
