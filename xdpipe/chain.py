@@ -63,6 +63,17 @@ def describe(stages: Sequence[Any]) -> tuple[StageInfo, ...]:
             )
         if not isinstance(stage, Stage):
             raise ChainError(f"stage {number}: {stage!r} is not a Stage")
+        if any(stage is other for other in stages[: number - 1]):
+            raise ChainError(
+                f"stage {number}: the same {stage.name} as before; make each with a call of its own"
+            )
+        for name in ("requires", "provides", "counters"):
+            value: Any = getattr(stage, name)
+            if isinstance(value, str) or len(set(value)) < len(value):
+                raise ChainError(
+                    f"stage {stage.name}: {name}={value!r}: write a tuple of different names, "
+                    "with a comma behind a single one"
+                )
         for column in stage.requires:
             if column not in COLUMNS:
                 raise ChainError(f"stage {stage.name}: there is no column {column!r}")

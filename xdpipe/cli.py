@@ -31,6 +31,22 @@ _TICK_S = 0.25
 class _Group(click.Group):
     """Print an XdpipeError as one line and exit with 1."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run; what click has against the options becomes one line, too, and exit code 2."""
+        try:
+            result = super().main(*args, **{**kwargs, "standalone_mode": False})
+            raise SystemExit(result if isinstance(result, int) else 0)
+        except click.Abort:
+            raise SystemExit(1) from None
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            raise SystemExit(error.exit_code) from None
+        except click.UsageError as error:
+            path = error.ctx.command_path if error.ctx else "xdpipe"
+            text = " ".join(error.format_message().split())
+            click.echo(f"xdpipe: {text} (see: {path} --help)", err=True)
+            raise SystemExit(error.exit_code) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)

@@ -65,6 +65,11 @@ class Instruction(NamedTuple):
     k: int
 
 
+LONGEST = 4096
+"""Characters of a filter: libpcap's optimizer takes seconds for more, and clang as long again."""
+_SHOWN = 120
+
+
 class Filter:
     """A tcpdump filter over Ethernet frames (pcap-filter(7)); the empty one takes everything.
 
@@ -114,6 +119,11 @@ def _compile(expression: str) -> Any:
     """Return a `struct bpf_program *` that frees itself."""
     if "\0" in expression or any("\ud800" <= c <= "\udfff" for c in expression):
         raise FilterError(f"filter {expression!r}: holds a character that no filter has")
+    if len(expression) > LONGEST:
+        raise FilterError(
+            f'filter "{_one_line(expression)}": has {len(expression)} characters, and {LONGEST} '
+            "are the most; match a net or a portrange, or take more and drop it in a stage"
+        )
     handle = ffi.gc(lib.pcap_open_dead(DLT_EN10MB, MAX_SNAPLEN), lib.pcap_close)
     program = ffi.new("struct bpf_program *")
     if lib.pcap_compile(handle, program, expression.encode(), 1, NETMASK_UNKNOWN) != 0:
@@ -125,7 +135,9 @@ def _compile(expression: str) -> Any:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Return a filter for a message: on one line, and not all of a long one."""
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
 
 
 def translate(

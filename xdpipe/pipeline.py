@@ -41,6 +41,12 @@ class Pipeline:
     def __post_init__(self) -> None:
         if isinstance(self.steering, str):
             object.__setattr__(self, "steering", Steering(self.steering))
+        if not isinstance(self.steering, Steering):
+            raise XdpipeError(
+                f"steering={self.steering!r}: write Steering('filter'), or the filter as text"
+            )
+        if not isinstance(self.stages, list | tuple):
+            raise XdpipeError(f"stages={self.stages!r}: write a list of stages: [Headers(), …]")
         if self.default not in (DROP, TX):
             raise XdpipeError(f"default={self.default!r}: the default verdict is DROP or TX")
         object.__setattr__(self, "infos", describe(self.stages))
@@ -74,11 +80,11 @@ def load_pipeline(file: str | Path) -> Pipeline:
         spec.loader.exec_module(module)
     except XdpipeError as error:
         raise XdpipeError(f"{_where(error, path)}: {error}") from error
-    except Exception as error:
-        text = str(error).splitlines()[0] if str(error) else ""
-        raise XdpipeError(f"{_where(error, path)}: {type(error).__name__}: {text}") from error
     except SystemExit as error:
         raise XdpipeError(f"{_where(error, path)}: the file exits when imported") from error
+    except BaseException as error:  # whatever a user's file raises
+        text = str(error).splitlines()[0] if str(error) else ""
+        raise XdpipeError(f"{_where(error, path)}: {type(error).__name__}: {text}") from error
     pipeline = getattr(module, "pipeline", None)
     if not isinstance(pipeline, Pipeline):
         raise XdpipeError(f"{file}: declares no pipeline; write: pipeline = Pipeline(…)")

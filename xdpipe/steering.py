@@ -35,6 +35,12 @@ class Steering:
 
     filter: str = ""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.filter, str):
+            raise XdpipeError(
+                f"Steering({self.filter!r}): the filter is text, such as 'udp dst port 53'"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as what JSON can say."""
         return dataclasses.asdict(self)

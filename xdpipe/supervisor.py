@@ -222,7 +222,8 @@ class Supervisor:
         except ControlClosed:
             status = handle.gone()
             raise XdpipeError(
-                f"queue {handle.queue}: its worker ended with status {status} before it served"
+                f"queue {handle.queue}: its worker ended with status {status} before it served; "
+                f"does {self._options.file} end the process?"
             ) from None
         except TimeoutError:
             raise XdpipeError(

@@ -46,6 +46,9 @@ def refused(bench: Bench, *args: str, where: Namespace | None = None) -> str:
         (["--dev", "h0", "--mode", "zerocopy"],
          "bind h0 queue 0: h0 (veth) has no zero copy; use --mode auto or copy"),
         (["--dev", "h0", "--user", "nosuchuser"], "no user 'nosuchuser'"),
+        (["--dev", "h0", "--queues", "1-0"], "the range 1-0 runs backwards; write 0-1"),
+        (["--dev", "h0", "--mode", "fast"], "'fast' is not one of 'auto', 'zerocopy', 'copy'"),
+        ([], "xdpipe: Missing option '--dev'."),
     ],
 )  # fmt: skip
 def test_what_does_not_exist_is_named(bench: Bench, args: list[str], message: str) -> None:
@@ -73,6 +76,30 @@ def test_what_does_not_exist_is_named(bench: Bench, args: list[str], message: st
             "from xdpipe import Pipeline\nfrom xdpipe.stages import Headers\n"
             "pipeline = Pipeline('udp', [Headers])\n",
             "Headers is not a Stage but its class (add the parentheses)",
+        ),
+        ("raise KeyboardInterrupt\n", "broken.py:1: KeyboardInterrupt:"),
+        ("import os\nos._exit(0)\n", "ended with status 0 before it served"),
+        ("from xdpipe import *\npipeline = Pipeline(5)\n", "broken.py:2: steering=5: write"),
+        ("from xdpipe import *\npipeline = Pipeline(Steering(5))\n", "the filter is text"),
+        ("from xdpipe import *\npipeline = Pipeline('udp', default=None)\n", "DROP or TX"),
+        (
+            "from xdpipe import *\nfrom xdpipe.stages import *\n"
+            "pipeline = Pipeline('udp', Headers())\n",
+            "write a list of stages",
+        ),
+        (
+            "from xdpipe import *\nfrom xdpipe.stages import *\none = Headers()\n"
+            "pipeline = Pipeline('udp', [one, one])\n",
+            "stage 2: the same Headers as before; make each with a call of its own",
+        ),
+        (
+            "from xdpipe import *\nclass Odd(Stage):\n    counters = 'odd'\n"
+            "    def process(self, batch): pass\npipeline = Pipeline('udp', [Odd()])\n",
+            "stage Odd: counters='odd': write a tuple of different names",
+        ),
+        (
+            "from xdpipe import *\npipeline = Pipeline(' or '.join(['port 53'] * 1000))\n",
+            "has 10996 characters, and 4096 are the most",
         ),
     ],
 )
