@@ -167,6 +167,7 @@ def supervise(
     *,
     show: bool,
     begin: Callable[[], None] = lambda: None,
+    end: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Run a pipeline in the foreground until a signal, `xdpipe down`, or the duration's end.
 
@@ -176,6 +177,7 @@ def supervise(
         console: where to draw.
         show: draw the live table, or say what was obtained where nobody looks at a terminal.
         begin: called when packets go to the workers.
+        end: called when it is about to stop, and packets still do.
 
     Returns:
         The final status.
@@ -194,7 +196,7 @@ def supervise(
         with console.status("starting…"):
             supervisor.start()
         begin()
-        end = None if duration is None else time.monotonic() + duration
+        until = None if duration is None else time.monotonic() + duration
         drawing = Live(console=console, refresh_per_second=4, transient=True)
         if show and console.is_terminal:
             stack.enter_context(drawing)
@@ -207,7 +209,7 @@ def supervise(
                 )
         before = None
         while not (stop.came or supervisor.stop_asked):
-            left = _TICK_S if end is None else min(_TICK_S, end - time.monotonic())
+            left = _TICK_S if until is None else min(_TICK_S, until - time.monotonic())
             if left <= 0:
                 break
             supervisor.poll(left)
@@ -216,6 +218,7 @@ def supervise(
                 drawing.update(view.live(now, before))
                 if before is None or now["uptime_s"] - before["uptime_s"] >= 1.0:
                     before = now
+        end()
         return supervisor.stop()
 
 

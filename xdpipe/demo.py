@@ -56,7 +56,7 @@ class HonestClient:
     def ask(self) -> str:
         """Ask once and return what dig answers."""
         done = self._namespace.run(
-            ["dig", "+short", "+tries=1", "+time=2", f"@{SERVER}", NAME, "A"],
+            ["dig", "+short", "+tries=3", "+time=1", f"@{SERVER}", NAME, "A"],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False,
         )  # fmt: skip
         return str(done.stdout).strip()
@@ -182,8 +182,9 @@ def run_demo(duration: float, console: Console, *, show: bool) -> dict[str, Any]
                 f"{HONEST_PER_S} times a second, for {duration:.0f} s."
             )
         options = RunOptions(file=example("dns_guard.py"), dev="guard0", queues=(0, 1))
-        final: dict[str, Any] = supervise(options, duration, console, show=show, begin=begin)
-        honest.stop()
+        final: dict[str, Any] = supervise(
+            options, duration, console, show=show, begin=begin, end=honest.stop
+        )
         final["demo"] = {"honest_asked": honest.asked, "honest_answered": honest.answered}
     if show:
         console.print(view.final(final))
