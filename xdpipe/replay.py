@@ -109,7 +109,10 @@ def load(path: str | Path, n_queues: int, longest: int, result: ReplayResult) ->
     finally:
         batches.close()
     if truncated is not None:
-        result.truncated = f"{truncated}"
+        result.truncated = (
+            f"after packet {truncated.after_packets}, at byte {truncated.offset}: "
+            f"{truncated.reason}"
+        )
     if result.read == 0:
         raise XdpipeError(f"{path}: no packets in it")
     if result.read == result.too_long:
