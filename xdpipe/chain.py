@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import traceback
 from dataclasses import asdict, dataclass
@@ -37,8 +38,8 @@ class StageInfo:
         return OWN + len(self.counters)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a form that JSON can hold."""
-        return asdict(self)
+        """Return a form that JSON gives back the same."""
+        return {**asdict(self), "counters": list(self.counters)}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> StageInfo:
@@ -206,7 +207,7 @@ class Chain:
         result: dict[str, Any] = {}
         for stage, info in zip(self.stages, self.infos, strict=True):
             try:
-                report = dict(stage.report())
+                report = json.loads(json.dumps(dict(stage.report()), default=str))
             except Exception as error:  # a user's code, off the hot path
                 report = {"error": f"{type(error).__name__}: {error}"}
             if report:

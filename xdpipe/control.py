@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from typing import Any
 
@@ -71,8 +72,25 @@ class Control:
             raise ControlClosed(f"control connection: {error}") from error
         if not data:
             raise ControlClosed("control connection: closed by the other side")
-        kind, body = json.loads(data)
-        return kind, body, list(fds)
+        try:
+            kind, body = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            for fd in fds:
+                os.close(fd)
+            raise ControlClosed(f"control connection: no message: {error}") from error
+        return str(kind), body, list(fds)
+
+    def receive_plain(self, timeout_s: float | None = None) -> tuple[str, Any]:
+        """Wait for one message from somebody who has no descriptors to give; close any.
+
+        Raises:
+            ControlClosed: the other side is gone, or sends what is no message.
+            TimeoutError: nothing came within timeout_s.
+        """
+        kind, body, fds = self.receive(timeout_s)
+        for fd in fds:
+            os.close(fd)
+        return kind, body
 
     def close(self) -> None:
         """Close the connection."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xdpipe.chain import StageInfo, read_counts
 from xdpipe.core._core import ffi, lib
+from xdpipe.process import shared_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,8 +39,7 @@ class CountersPage:
         n_words = _STAGES + sum(info.n_counts for info in infos)
         size = -(-n_words * 8 // mmap.PAGESIZE) * mmap.PAGESIZE
         if fd is None:
-            fd = os.memfd_create("xdpipe-counters", os.MFD_CLOEXEC)
-            os.ftruncate(fd, size)
+            fd = shared_memory("xdpipe-counters", size)
         self.fd = fd
         self._map = mmap.mmap(fd, size)
         self.words = memoryview(self._map).cast("Q")

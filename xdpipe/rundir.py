@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -64,10 +65,37 @@ class RunDir:
         paths = ROOT.glob("*/state.json") if ROOT.is_dir() else ()
         return sorted((cls(path.parent) for path in paths), key=lambda run: run.path)
 
+    def claim(self) -> int | None:
+        """Make the directory and lock it for as long as the descriptor is open.
+
+        Returns:
+            The descriptor, owned by the caller; None if another supervisor has the lock.
+
+        Raises:
+            XdpipeError: no privilege to make it.
+        """
+        while True:
+            try:
+                self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # removed in between
+            except OSError as error:
+                raise XdpipeError(f"{self.path}: {error.strerror}; run it as root") from error
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(fd).st_ino == os.stat(self.path).st_ino:
+                    return fd
+            except BlockingIOError:
+                os.close(fd)
+                return None
+            except FileNotFoundError:
+                pass
+            os.close(fd)  # we locked a directory that its owner has just removed
+
     def write(self, state: State) -> None:
         """Write the state down, whole or not at all."""
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             aside = self.path / "state.json.new"
             aside.write_text(json.dumps(asdict(state)))
             aside.rename(self.path / "state.json")

@@ -188,12 +188,16 @@ class Supervisor:
     def _claim(self, link: Link) -> None:
         """Make sure that no other pipeline runs on the interface, and write down that we do."""
         self._run_dir = RunDir.of(link.index)
-        former = self._run_dir.read()
-        if former is not None and former.supervisor.alive:
-            raise XdpipeError(
-                f"{link.name}: the pipeline {former.name} runs there (pid "
-                f"{former.supervisor.pid}); end it with: xdpipe down {link.name}"
+        claim = self._run_dir.claim()
+        if claim is None:
+            other = self._run_dir.read()
+            who = (
+                f"{other.name} runs there (pid {other.supervisor.pid})" if other else "starts there"
             )
+            raise XdpipeError(
+                f"{link.name}: the pipeline {who}; end it with: xdpipe down {link.name}"
+            )
+        self._stack.callback(os.close, claim)
         self._stack.callback(self._run_dir.remove)
         self._write_state()
 
@@ -238,8 +242,7 @@ class Supervisor:
         end = time.monotonic() + HELLO_TIMEOUT_S
         while True:
             try:
-                kind, body, _ = handle.control.receive(_SLICE_S)
-                return kind, body
+                return handle.control.receive_plain(_SLICE_S)
             except TimeoutError:
                 if self._interrupted():
                     raise XdpipeError("interrupted before it ran") from None
@@ -272,21 +275,19 @@ class Supervisor:
 
     def _worker_spoke(self, handle: WorkerHandle) -> None:
         try:
-            kind, body, _ = handle.control.receive(0)
+            kind, body = handle.control.receive_plain(0)
         except ControlClosed:
             self._worker_died(handle)
             return
-        if kind == "hello":
+        if kind == "hello" and handle.state == "starting":
             self._returned(handle, body)
-        elif kind == "ready":
+        elif kind == "ready" and handle.state == "starting":
             self._take(handle)
             self._write_state()
             self._tell(f"queue {handle.queue}: served again by pid {handle.process.pid}")
-        elif kind == "done":
+        elif kind == "done" and self._stopping and isinstance(body, dict):
             handle.final_report = body
             handle.state = "done"
-        elif kind == "report":
-            handle.final_report = body
         elif kind == "error":
             self._tell(f"queue {handle.queue}: {body}")
 
@@ -315,9 +316,9 @@ class Supervisor:
 
     _stopping = False
 
-    def _returned(self, handle: WorkerHandle, hello: dict[str, Any]) -> None:
-        infos = tuple(StageInfo.from_dict(info) for info in hello["stages"])
-        if infos != self._infos:
+    def _returned(self, handle: WorkerHandle, hello: Any) -> None:
+        known = [info.to_dict() for info in self._infos]
+        if not isinstance(hello, dict) or hello.get("stages") != known:
             self._tell(
                 f"queue {handle.queue}: {self._options.file} has other stages now; "
                 "its packets go to the kernel until the pipeline is started again"
@@ -339,7 +340,7 @@ class Supervisor:
         connection, _ = self._listener.accept()
         control = Control(connection)
         try:
-            kind, _, _ = control.receive(1.0)
+            kind, _ = control.receive_plain(1.0)
             if kind == "stop":
                 self.stop_asked = True
                 control.send("stopping", {"pid": os.getpid()})
@@ -385,8 +386,8 @@ class Supervisor:
             except (ControlClosed, KeyError):
                 continue
             try:
-                kind, body, _ = handle.control.receive(1.0)
-                if kind == "report":
+                kind, body = handle.control.receive_plain(1.0)
+                if kind == "report" and isinstance(body, dict):
                     handle.final_report = body
             except (ControlClosed, TimeoutError):
                 pass  # its death is dealt with by poll

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from xdpipe.core._core import ffi, lib
 from xdpipe.errors import XdpipeError
+from xdpipe.process import shared_memory
 
 KERNEL_HEADROOM = 256
 """Bytes that the kernel keeps before a received packet (XDP_PACKET_HEADROOM)."""
@@ -78,8 +79,7 @@ class Umem:
         self.geometry = geometry
         size = geometry.n_frames * geometry.frame_size
         if fd is None:
-            fd = os.memfd_create("xdpipe-umem", os.MFD_CLOEXEC)
-            os.ftruncate(fd, size)
+            fd = shared_memory("xdpipe-umem", size)
         self.fd = fd
         self._map = mmap.mmap(fd, size, mmap.MAP_SHARED | mmap.MAP_POPULATE)
         self._free = ffi.new("uint64_t[]", geometry.n_frames)

@@ -215,8 +215,10 @@ def main(argv: list[str]) -> int:
     """Run as `python -m xdpipe.worker CONTROL_FD PARENT_PID USER FILE`; USER may be empty."""
     control_fd, parent, user, file = argv
     die_with_parent(int(parent))
-    # Ctrl-C reaches the whole process group; the supervisor tells its workers what to do.
+    # Ctrl-C and a service manager's SIGTERM reach the whole group; the supervisor, which gets them
+    # too, has its workers drain their queues first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     control = Control(socket.socket(fileno=int(control_fd)))
     try:
         _work(control, file, user or None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from xdpipe.link import Link
     from xdpipe.umem import Geometry
 
+ENDING_S = 0.2
+"""How long a process may take to end after it has closed its control socket."""
 _PLACES = ("free", "fill", "kernel", "rx", "batch", "tx", "completion")
 
 
@@ -95,9 +98,16 @@ class WorkerHandle:
         self.page.call()
 
     def gone(self) -> int:
-        """Note that the process has ended; return its exit status (negative: a signal)."""
+        """Note that the process has ended, and end it if it only talks nonsense.
+
+        Returns:
+            Its exit status; negative: a signal.
+        """
         self.control.close()
         self.state = "lost"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.popen.wait(ENDING_S)  # it closed its end, and is about to be gone
+        self.popen.kill()
         return self.popen.wait()
 
     def abandon(self) -> None:
