@@ -1,7 +1,9 @@
 """Send distinct packets out of a link as fast as one core can, by the kernel's live frames.
 
-Run inside a private network namespace: `python generator.py DEV SECONDS [--size N] [--core N]`.
-Prints `{"sent": …, "seconds": …}`. What it sends: UDP to 10.9.0.1 port 9, 4096 flows.
+Run inside a private network namespace:
+`python generator.py DEV SECONDS [--pps N] [--size N] [--core N]`.
+Prints `{"sent": …, "seconds": …, "waited": …}`, waited being the seconds for which
+somebody else had its core. What it sends: UDP to 10.9.0.1 port 9, 4096 flows.
 
 An AF_XDP receiver in copy mode takes more than AF_XDP TX in copy mode can send on this side, so a
 benchmark of receivers needs this.
@@ -9,10 +11,13 @@ benchmark of receivers needs this.
 
 import argparse
 import json
+import math
 import os
 import struct
 import time
 from pathlib import Path
+
+from harness import waited
 
 from xdpipe.bpf_compile import Module
 from xdpipe.bpf_link import XdpLink
@@ -38,8 +43,8 @@ def template(size: int) -> bytes:
     return (ethernet + ip + udp).ljust(size, b"\0")
 
 
-def generate(dev: str, seconds: float, size: int) -> dict[str, float]:
-    """Send for so many seconds; return packets sent and seconds taken."""
+def generate(dev: str, seconds: float, size: int, pps: float = math.inf) -> dict[str, float]:
+    """Send for so many seconds, at most so many packets/s; return how many, and the time."""
     link, loopback = Link.find(dev), Link.find("lo")
     path = Path(program_source("generate.c"))
     head = f"#define XP_OUT_IFINDEX {link.index}\n#define XP_N_FLOWS {N_FLOWS}\n"
@@ -49,7 +54,7 @@ def generate(dev: str, seconds: float, size: int) -> dict[str, float]:
     # A program that is attached nowhere costs 24 ms of RCU waiting a call (bpf_prog_test_run_xdp
     # changes the dispatcher); lo of this private namespace is as good as any.
     with program, XdpLink(program, loopback.index, "lo", "generic"):
-        sent = 0
+        sent, waited_before = 0, waited(os.getpid())
         start = now = time.perf_counter()
         while now - start < seconds:
             program.test_run(
@@ -58,18 +63,24 @@ def generate(dev: str, seconds: float, size: int) -> dict[str, float]:
             )  # fmt: skip
             sent += PER_CALL
             now = time.perf_counter()
-        return {"sent": sent, "seconds": now - start}
+            while now - start < sent / pps:  # not asleep: waking up would take longer than a call
+                now = time.perf_counter()
+        waiting = waited(os.getpid()) - waited_before
+        return {"sent": sent, "seconds": now - start, "waited": waiting}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dev")
     parser.add_argument("seconds", type=float)
+    parser.add_argument(
+        "--pps", type=float, default=math.inf, help="as fast as it can if not given"
+    )
     parser.add_argument("--size", type=int, default=60, help="bytes without the FCS")
     parser.add_argument("--core", type=int, default=0)
     options = parser.parse_args()
     os.sched_setaffinity(0, {options.core})
-    print(json.dumps(generate(options.dev, options.seconds, options.size)))
+    print(json.dumps(generate(options.dev, options.seconds, options.size, options.pps)))
 
 
 if __name__ == "__main__":

@@ -9,13 +9,15 @@ from dataclasses import asdict, dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from xdpipe.batch import COLUMNS
 from xdpipe.core._core import ffi, lib
 from xdpipe.errors import XdpipeError
 from xdpipe.stage import ERRORS, NS, OWN, PACKETS, NativeStage, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from xdpipe.batch import Batch
 
@@ -108,6 +110,22 @@ def read_counts(infos: Sequence[StageInfo], memory: memoryview) -> list[dict[str
         )
         at += info.n_counts
     return result
+
+
+def _plain(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a report as JSON gives it back; numpy's numbers and arrays as Python's.
+
+    Raises:
+        TypeError, ValueError, RecursionError: JSON cannot hold it.
+    """
+
+    def known(value: Any) -> Any:
+        if isinstance(value, np.generic | np.ndarray):
+            return value.tolist()
+        raise TypeError(f"a report holds what JSON can: {value!r} is {type(value).__name__}")
+
+    plain: dict[str, Any] = json.loads(json.dumps(dict(report), default=known, allow_nan=False))
+    return plain
 
 
 def tell_on_stderr(stage: str, error: Exception) -> None:
@@ -207,7 +225,7 @@ class Chain:
         result: dict[str, Any] = {}
         for stage, info in zip(self.stages, self.infos, strict=True):
             try:
-                report = json.loads(json.dumps(dict(stage.report()), default=str))
+                report = _plain(stage.report())
             except Exception as error:  # a user's code, off the hot path
                 report = {"error": f"{type(error).__name__}: {error}"}
             if report:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from xdpipe.batch import Batch
 from xdpipe.capture import CaptureReader, CaptureWriter
 from xdpipe.chain import Chain
 from xdpipe.core._core import ffi, lib
+from xdpipe.errors import XdpipeError
 from xdpipe.filter import Filter
 from xdpipe.steering import Steering
 from xdpipe.verdict import Verdict
@@ -86,6 +88,7 @@ def check(
         truncated (None, or where and why the file ended early).
     """
     assert isinstance(pipeline.steering, Steering)
+    _keep_apart(capture, write or {})
     taken = Filter(pipeline.steering.filter) if steer else None
     n_packets = n_not_taken = 0
     by_verdict = np.zeros(256, np.int64)
@@ -129,6 +132,23 @@ def check(
             ],
             "truncated": asdict(reader.truncated) if reader.truncated else None,
         }
+
+
+def _keep_apart(capture: str | Path, write: Mapping[Verdict, str]) -> None:
+    """Refuse to write over the capture that is read, or two verdicts over each other."""
+    seen: dict[object, str] = {_identity(capture): "the capture itself"}
+    for verdict, path in write.items():
+        former = seen.setdefault(_identity(path), f"{verdict.name}={path}")
+        if former != f"{verdict.name}={path}":
+            raise XdpipeError(f"--write {verdict.name}={path}: that is {former}; name another file")
+
+
+def _identity(path: str | Path) -> object:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return os.path.abspath(path)
+    return stat.st_dev, stat.st_ino
 
 
 def _leave_out(batch: Batch, taken: Filter) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -72,8 +73,24 @@ class Ranges(click.ParamType[list[int]]):
             self.fail(str(error), param, ctx)
 
 
+class Finite(click.FloatRange):
+    """A number in a range that is neither infinite nor none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number, or fail."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a number to count with.", param, ctx)
+        return number
+
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 class StopSignal:
-    """Remembers SIGINT and SIGTERM instead of dying of them; a context manager."""
+    """Remembers SIGINT, SIGTERM and SIGHUP instead of dying of them; a context manager."""
 
     def __init__(self) -> None:
         self.came = False
@@ -82,7 +99,7 @@ class StopSignal:
         self.came = True
 
     def __enter__(self) -> StopSignal:
-        self._former = {n: signal.signal(n, self._note) for n in (signal.SIGINT, signal.SIGTERM)}
+        self._former = {n: signal.signal(n, self._note) for n in STOP_SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -118,7 +135,7 @@ def main() -> None:
     show_default=True,
     help="How to attach the XDP program.",
 )
-@click.option("--duration", type=click.FloatRange(min=0), help="End after this many seconds.")
+@click.option("--duration", type=Finite(min=0), help="End after this many seconds.")
 @click.option(
     "--batch",
     "batch_size",
@@ -264,10 +281,11 @@ def check(file: str, capture: str, writes: tuple[str, ...], steer: bool, batch_s
                 shown[0] = time.monotonic()
                 status.update(f"{n:,} packets")
 
-        result = run_check(
-            load_pipeline(file), capture, write=write, batch_size=batch_size, steer=steer,
-            progress=progress,
-        )  # fmt: skip
+        with redirect_stdout(sys.stderr):  # what a user's file prints must not spoil --json
+            result = run_check(
+                load_pipeline(file), capture, write=write, batch_size=batch_size, steer=steer,
+                progress=progress,
+            )  # fmt: skip
     if as_json:
         print(json.dumps(result))
     else:
@@ -279,7 +297,7 @@ def check(file: str, capture: str, writes: tuple[str, ...], steer: bool, batch_s
 @click.option("--dev", required=True, help="Interface.")
 @click.option(
     "--pps",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Finite(min=0, min_open=True),
     help="Packets per second. Default: as fast as it goes.",
 )
 @click.option(
@@ -442,7 +460,7 @@ def _wait(condition: Callable[[], bool], timeout_s: float) -> bool:
 @main.command()
 @click.option(
     "--duration",
-    type=click.FloatRange(min=1),
+    type=Finite(min=1),
     default=10,
     show_default=True,
     help="Seconds of traffic.",

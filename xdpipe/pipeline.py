@@ -47,7 +47,7 @@ class Pipeline:
             )
         if not isinstance(self.stages, list | tuple):
             raise XdpipeError(f"stages={self.stages!r}: write a list of stages: [Headers(), …]")
-        if self.default not in (DROP, TX):
+        if not isinstance(self.default, Verdict) or self.default not in (DROP, TX):
             raise XdpipeError(f"default={self.default!r}: the default verdict is DROP or TX")
         object.__setattr__(self, "infos", describe(self.stages))
 

@@ -7,6 +7,7 @@ import ctypes
 import os
 import pwd
 import signal
+from pathlib import Path
 
 from xdpipe.errors import XdpipeError
 
@@ -44,30 +45,51 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def drop_all(user: str | None) -> None:
-    """Give up every capability for good, and become `user` where we may.
+def renounce() -> None:
+    """Set no_new_privs and empty the bounding set: what is had is all there will ever be.
 
-    Sets no_new_privs, empties the bounding, ambient, inheritable, permitted and effective sets
-    (capabilities(7)). The parent's death still kills this process; changing the user would
-    forget that.
-
-    Args:
-        user: whom to become, by name; None, or when we are not root: stay who we are.
-
-    Raises:
-        XdpipeError: there is no such user, or the kernel refused.
+    Threads and processes that are started afterwards inherit both (capabilities(7), prctl(2)).
     """
-    parent = os.getppid()
-    entry = None
-    if user is not None and os.geteuid() == 0:
-        try:
-            entry = pwd.getpwnam(user)
-        except KeyError:
-            raise XdpipeError(f"no user {user!r}; name one that exists with --user") from None
     capability = 0
     while _prctl(_PR_CAPBSET_READ, capability) >= 0:  # EINVAL behind the last one
         _prctl(_PR_CAPBSET_DROP, capability)  # without CAP_SETPCAP the set stays, powerless
         capability += 1
+    if _prctl(_PR_SET_NO_NEW_PRIVS, 1):
+        _fail("prctl PR_SET_NO_NEW_PRIVS")
+
+
+def find_user(name: str) -> pwd.struct_passwd | None:
+    """Return the user that a worker becomes; None where we may not change who we are.
+
+    Raises:
+        XdpipeError: there is no such user, or it is root.
+    """
+    if os.geteuid() != 0:
+        return None
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise XdpipeError(f"no user {name!r}; name one that exists with --user") from None
+    if entry.pw_uid == 0:
+        raise XdpipeError(f"user {name!r}: a worker is never root; name another with --user")
+    return entry
+
+
+def drop_all(entry: pwd.struct_passwd | None) -> None:
+    """Give up every capability for good, and become another user; after `renounce`.
+
+    Changing the user empties the permitted and effective sets of all threads (capabilities(7)).
+    The parent's death still kills this process; changing the user would forget that.
+
+    Args:
+        entry: whom to become; None: stay who we are.
+
+    Raises:
+        XdpipeError: there are child processes, which would keep what they have.
+    """
+    parent = os.getppid()
+    if any(path.read_text().strip() for path in Path("/proc/self/task").glob("*/children")):
+        raise XdpipeError("the file starts processes when imported; they would stay privileged")
     if entry is not None:
         with contextlib.suppress(PermissionError):  # root without CAP_SETUID stays who it is
             os.setgroups([])
@@ -78,6 +100,4 @@ def drop_all(user: str | None) -> None:
     nothing = (ctypes.c_uint32 * 6)()
     if _libc.capset(header, nothing):
         _fail("capset")
-    if _prctl(_PR_SET_NO_NEW_PRIVS, 1):
-        _fail("prctl PR_SET_NO_NEW_PRIVS")
     die_with_parent(parent)

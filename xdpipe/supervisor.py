@@ -52,7 +52,7 @@ class RunOptions:
         batch_size: packets in a batch at the most.
         spin_us: how long an idle worker looks at its ring before it polls; microseconds.
         guard: keep ARP, neighbour discovery and SSH with the kernel.
-        user: whom workers become; None: nobody else.
+        user: whom workers become.
     """
 
     file: str
@@ -64,7 +64,7 @@ class RunOptions:
     batch_size: int = 512
     spin_us: int = 20
     guard: bool = True
-    user: str | None = "nobody"
+    user: str = "nobody"
 
 
 def choose_cores(n_queues: int, allowed: list[int]) -> tuple[int, ...]:
@@ -414,7 +414,7 @@ class Supervisor:
             for sum_ in total:
                 report = handle.final_report.get("stages", {}).get(sum_["name"])
                 if report:
-                    sum_["reports"].append({"queue": handle.queue, **report})
+                    sum_["reports"].append({**report, "queue": handle.queue})
         return total
 
     # Stop

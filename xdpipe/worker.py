@@ -22,7 +22,7 @@ from xdpipe.core._core import ffi, lib
 from xdpipe.counters import CountersPage
 from xdpipe.errors import XdpipeError
 from xdpipe.pipeline import Pipeline, load_pipeline
-from xdpipe.privilege import die_with_parent, drop_all
+from xdpipe.privilege import die_with_parent, drop_all, find_user, renounce
 from xdpipe.steering import Steering
 from xdpipe.umem import Geometry, Umem
 from xdpipe.xsk import Xsk
@@ -193,9 +193,11 @@ def _hello(pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
-def _work(control: Control, file: str, user: str | None) -> None:
-    pipeline = load_pipeline(file)
-    drop_all(user)
+def _work(control: Control, file: str, user: str) -> None:
+    entry = find_user(user)
+    renounce()
+    pipeline = load_pipeline(file)  # with the right to read it, wherever it lies
+    drop_all(entry)
     control.send("hello", _hello(pipeline))
     kind, body, fds = control.receive()
     if kind != "serve":
@@ -212,16 +214,16 @@ def _work(control: Control, file: str, user: str | None) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Run as `python -m xdpipe.worker CONTROL_FD PARENT_PID USER FILE`; USER may be empty."""
+    """Run as `python -m xdpipe.worker CONTROL_FD PARENT_PID USER FILE`."""
     control_fd, parent, user, file = argv
     die_with_parent(int(parent))
-    # Ctrl-C and a service manager's SIGTERM reach the whole group; the supervisor, which gets them
-    # too, has its workers drain their queues first.
+    # What a service manager sends to all processes; the supervisor, which gets it too, has its
+    # workers drain their queues first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     control = Control(socket.socket(fileno=int(control_fd)))
     try:
-        _work(control, file, user or None)
+        _work(control, file, user)
     except ControlClosed:
         return 1
     except XdpipeError as error:

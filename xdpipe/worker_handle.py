@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ENDING_S = 0.2
 """How long a process may take to end after it has closed its control socket."""
+_ENVIRONMENT = ("PATH", "LANG", "LC_", "TZ", "PYTHON", "VIRTUAL_ENV")
+"""What a worker gets of our environment, which may hold secrets."""
 _PLACES = ("free", "fill", "kernel", "rx", "batch", "tx", "completion")
 
 
@@ -36,10 +38,10 @@ class WorkerHandle:
         queue: number of the queue.
         core: CPU for the worker.
         file: the pipeline file, which the worker imports.
-        user: whom the worker becomes; None: nobody else.
+        user: whom the worker becomes.
     """
 
-    def __init__(self, queue: int, core: int, file: str, user: str | None) -> None:
+    def __init__(self, queue: int, core: int, file: str, user: str) -> None:
         self.queue = queue
         self.core = core
         self._file = file
@@ -59,9 +61,11 @@ class WorkerHandle:
             self.popen = subprocess.Popen(
                 [
                     sys.executable, "-P", "-m", "xdpipe.worker",
-                    str(theirs.fileno()), str(os.getpid()), self._user or "", self._file,
+                    str(theirs.fileno()), str(os.getpid()), self._user, self._file,
                 ],
                 pass_fds=[theirs.fileno()],
+                env={k: v for k, v in os.environ.items() if k.startswith(_ENVIRONMENT)},
+                start_new_session=True,  # no terminal, and Ctrl-C is the supervisor's
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno(),  # a user's print must not spoil --json
             )  # fmt: skip
@@ -117,6 +121,8 @@ class WorkerHandle:
             {"xsk": self.xsk.c, "umem": self.umem.c, "counters": self.page.c_counters},
         )
         lib.xp_abandon(c)
+        self.umem.adopt(self.xsk)
+        lib.xp_publish(c)
 
     def kill(self) -> None:
         """End the process if it still runs."""

@@ -150,6 +150,40 @@ def test_a_write_that_makes_no_sense_is_told(pipeline: str, tmp_path: Path, writ
     assert "say VERDICT=FILE" in refused(pipeline, "--pcap", capture, "--write", write)
 
 
+def test_it_does_not_write_over_what_it_reads(pipeline: str, tmp_path: Path) -> None:
+    capture, out = tmp_path / "a.pcap", tmp_path / "out.pcap"
+    wrpcap(str(capture), packets(10))
+    before = capture.read_bytes()
+    line = refused(pipeline, "--pcap", capture, "--write", f"DROP={tmp_path}/./a.pcap")
+    assert "that is the capture itself; name another file" in line
+    assert capture.read_bytes() == before
+    both = ("--write", f"DROP={out}", "--write", f"TX={out}")
+    assert f"that is DROP={out}" in refused(pipeline, "--pcap", capture, *both)
+
+
+def test_what_the_file_prints_does_not_spoil_json(tmp_path: Path) -> None:
+    file, capture = tmp_path / "prints.py", tmp_path / "a.pcap"
+    file.write_text(
+        "print('at import')\n" + PIPELINE.replace("self.count", "print('x'); self.count")
+    )
+    wrpcap(str(capture), packets(10))
+    assert checked(file, "--pcap", capture)["packets"] == 10
+
+
+def test_a_report_may_hold_numpy_and_tells_what_it_may_not(tmp_path: Path) -> None:
+    capture = tmp_path / "a.pcap"
+    wrpcap(str(capture), packets(10))
+    for report, told in (
+        ("{'n': __import__('numpy').int64(3)}", {"n": 3}),
+        ("{(1, 2): 3}", "TypeError"),
+        ("{'n': float('nan')}", "ValueError"),
+    ):
+        file = tmp_path / "reports.py"
+        file.write_text(PIPELINE.replace('{"seen": {"an": "example"}}', report))
+        [got] = checked(file, "--pcap", capture)["stages"][1]["reports"]
+        assert got == told if isinstance(told, dict) else told in got["error"]
+
+
 def test_it_needs_no_privilege(pipeline: str, tmp_path: Path) -> None:
     capture = tmp_path / "a.pcap"
     wrpcap(str(capture), packets(3))

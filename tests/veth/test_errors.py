@@ -46,6 +46,8 @@ def refused(bench: Bench, *args: str, where: Namespace | None = None) -> str:
         (["--dev", "h0", "--mode", "zerocopy"],
          "bind h0 queue 0: h0 (veth) has no zero copy; use --mode auto or copy"),
         (["--dev", "h0", "--user", "nosuchuser"], "no user 'nosuchuser'"),
+        (["--dev", "h0", "--user", "root"], "user 'root': a worker is never root"),
+        (["--dev", "h0", "--duration", "nan"], "nan is not a number to count with"),
         (["--dev", "h0", "--queues", "1-0"], "the range 1-0 runs backwards; write 0-1"),
         (["--dev", "h0", "--mode", "fast"], "'fast' is not one of 'auto', 'zerocopy', 'copy'"),
         ([], "xdpipe: Missing option '--dev'."),
@@ -82,6 +84,12 @@ def test_what_does_not_exist_is_named(bench: Bench, args: list[str], message: st
         ("from xdpipe import *\npipeline = Pipeline(5)\n", "broken.py:2: steering=5: write"),
         ("from xdpipe import *\npipeline = Pipeline(Steering(5))\n", "the filter is text"),
         ("from xdpipe import *\npipeline = Pipeline('udp', default=None)\n", "DROP or TX"),
+        ("from xdpipe import *\npipeline = Pipeline('udp', default=1)\n", "DROP or TX"),
+        (
+            "import subprocess\nsubprocess.Popen(['sleep', '9'])\nfrom xdpipe import *\n"
+            "pipeline = Pipeline('udp')\n",
+            "the file starts processes when imported; they would stay privileged",
+        ),
         (
             "from xdpipe import *\nfrom xdpipe.stages import *\n"
             "pipeline = Pipeline('udp', Headers())\n",

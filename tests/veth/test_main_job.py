@@ -25,7 +25,7 @@ def million(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_million_packets_are_all_accounted_for_and_in_order(bench: Bench, million: Path) -> None:
     running = bench.run(PIPELINES / "in_order.py", "--cores", "0-1")
-    sent = bench.replay(million, "--queues", "0-1", "--pps", "150000", timeout=120)
+    sent = bench.replay(million, "--queues", "0-1", "--pps", "100000", timeout=120)
     assert (sent["sent"], sent["refused"], sent["too_long"]) == (N_PACKETS, 0, 0)
     final = running.end()
     ledger = final["ledger"]

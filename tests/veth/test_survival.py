@@ -65,7 +65,8 @@ def test_a_killed_worker_is_replaced_and_the_ledger_still_closes(
     assert ledger["residual"] == 0
     # what came in the gap went to the kernel, as if xdpipe were not there
     assert ledger["to_kernel"]["no_socket"] > 0
-    assert ledger["received"] + ledger["to_kernel"]["no_socket"] == sent
+    dropped = sum(ledger["kernel_drops"].values())  # 0 where the machine keeps up
+    assert ledger["received"] + dropped + ledger["to_kernel"]["no_socket"] == sent
     assert ledger["verdicts"]["LOST_WITH_WORKER"] <= 512
     worker = final["workers"][0]
     assert worker["pid"] != first[0]
@@ -76,27 +77,27 @@ def test_a_killed_worker_is_replaced_and_the_ledger_still_closes(
 
 def test_a_worker_killed_again_and_again_is_given_up(bench: Bench) -> None:
     running = bench.run(PIPELINES / "in_order.py", "--queues", "0")
-    for _ in range(3):
-        status = until(
-            lambda: (s := running.status()) and s["workers"][0]["state"] == "serving" and s,
-            "a worker serves",
-        )
-        os.kill(status["workers"][0]["pid"], signal.SIGKILL)
-        until(
-            lambda pid=status["workers"][0]["pid"]: (
-                (s := running.status())
-                and (s["workers"][0]["pid"] != pid or s["workers"][0]["state"] == "lost")
-            ),
-            "its death is seen",
-        )
-    until(
-        lambda: (s := running.status()) and s["workers"][0]["state"] == "lost",
-        "the queue is given up",
-    )
+    supervisor = running.popen.pid
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children")
+    killed: set[int] = set()
+
+    def kill_each_as_it_comes() -> None:
+        for pid in set(map(int, children.read_text().split())) - killed:
+            os.kill(pid, signal.SIGKILL)
+            killed.add(pid)
+
+    def lost() -> bool:
+        kill_each_as_it_comes()
+        status = running.status()
+        return status is not None and status["workers"][0]["state"] == "lost"
+
+    until(lost, "the queue is given up")
+    assert 3 <= len(killed) <= 4  # the first may have served for longer than counts as quick
     bench.client.run(["ping", "-c", "1", "10.1.0.1"], capture_output=True)
     final = running.end()
     assert final["ledger"]["residual"] == 0
-    assert "go to the kernel" in final["stderr"]
+    assert sum(final["workers"][0]["frames"].values()) == final["workers"][0]["n_frames"]
+    assert "go to the kernel from now on" in final["stderr"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
