@@ -38,7 +38,7 @@ def test_a_killed_worker_is_replaced_and_the_ledger_still_closes(
     first = pids(running)
     popen = bench.client.popen(
         [sys.executable, "-P", "-m", "xdpipe.cli", "replay", str(capture), "--dev",
-         "c0", "--queues", "0-1", "--pps", "40000", "--json"],
+         "c0", "--queues", "0-1", "--pps", "40000", "--loop", "1000", "--json"],
         stdout=-1, text=True, env=bench.env,
     )  # fmt: skip
 
@@ -58,10 +58,10 @@ def test_a_killed_worker_is_replaced_and_the_ledger_still_closes(
     until(replaced, "another worker serves the queue")
     before = seen()
     until(lambda: seen() > before + 1000, "the new worker gets packets")
+    popen.send_signal(signal.SIGINT)
     sent = json.loads(popen.communicate(timeout=60)[0])["sent"]
     final = running.end()
     ledger = final["ledger"]
-    assert sent == 200_000
     assert ledger["residual"] == 0
     # what came in the gap went to the kernel, as if xdpipe were not there
     assert ledger["to_kernel"]["no_socket"] > 0

@@ -406,11 +406,14 @@ int xp_cycle(struct xp_worker *w)
 	if (n == 0) {
 		end_busy(w);
 		xp_wait(w);
+		w->busy_since_ns = now_ns(CLOCK_MONOTONIC);
 		n = xp_receive(w);
-		if (n == 0)
+		if (n == 0) {
+			w->busy_since_ns = 0;
 			return 0;
+		}
 	}
-	if (!w->busy_since_ns)
+	if (!w->busy_since_ns) /* the first turn of all */
 		w->busy_since_ns = now_ns(CLOCK_MONOTONIC);
 	if ((w->counters->batches & 255) == 0)
 		xp_publish(w);
