@@ -165,6 +165,15 @@ def test_fragments_are_flagged_and_only_the_first_has_ports(version: int) -> Non
     assert columns(first)["flow_hash"] == columns(later)["flow_hash"]
 
 
+def test_fragments_with_options_behind_the_fragment_header_share_a_flow_hash() -> None:
+    options = b"\x11\x00" + bytes(6)  # to UDP; the later fragments do not have them
+    udp = struct.pack(">HHHH", 5, 6, 3008, 0) + bytes(8)
+    first = stack(V6, IPv6ExtHdrFragment(nh=60, m=1), Raw(options + udp))
+    later = stack(V6, IPv6ExtHdrFragment(nh=60, offset=3), Raw(bytes(8)))
+    assert columns(first)["l4_sport"] == 5
+    assert columns(first)["flow_hash"] == columns(later)["flow_hash"]
+
+
 def test_an_atomic_fragment_is_a_whole_datagram() -> None:
     packet = stack(V6, IPv6ExtHdrFragment(), UDP(sport=5, dport=6), DATA)
     check(packet, flags={"IPV6", "IP_OPTIONS", "UDP"}, l4_sport=5, payload_len=10)

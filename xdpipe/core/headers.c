@@ -283,9 +283,14 @@ static void put_addresses(struct xp_batch *b, uint32_t i, const uint8_t *p,
 		src = native(p + r->l3 + 8);
 		dst = native(p + r->l3 + 24);
 	}
-	/* the later fragments of a datagram have no ports, so that the first must do without */
-	if (r->version)
-		hash = flow_hash(src, dst, r->flags & XP_FLAG_FRAGMENT ? 0 : r->ports, r->proto);
+	/*
+	 * The later fragments of a datagram have no ports, and of its IPv6 extension headers only
+	 * those before the fragment header (RFC 8200, 4.5): the first must do without as well.
+	 */
+	if (r->flags & XP_FLAG_FRAGMENT)
+		hash = flow_hash(src, dst, 0, 0);
+	else if (r->version)
+		hash = flow_hash(src, dst, r->ports, r->proto);
 	memcpy(b->src + 16 * (size_t)i, &src, sizeof(src));
 	memcpy(b->dst + 16 * (size_t)i, &dst, sizeof(dst));
 	b->flow_hash[i] = hash;
