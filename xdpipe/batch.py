@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from xdpipe.core._core import ffi, lib
 from xdpipe.verdict import DROP, TX, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -156,7 +157,7 @@ class Batch:
     def _offsets(self, offset: ArrayLike) -> tuple[Any, int]:
         array = np.asarray(offset)
         if array.dtype != np.int32:  # wider types: beyond every packet rather than wrapped
-            array = np.clip(array, -1, ABSENT).astype(np.int32)
+            array = np.asarray(np.clip(array, -1, ABSENT)).astype(np.int32)
         if array.ndim == 0:
             return ffi.new("int32_t *", int(array)), 0
         if array.shape != (len(self),):
@@ -291,41 +292,45 @@ class Batch:
         at = 0
         columns = self._columns
         lib.xp_batch_set_n(self.c, 0)
-        self._unlock(True)
-        for n, packet in enumerate(packets):
-            if n == self.capacity or at + len(packet) > len(self._base):
-                raise ValueError(
-                    f"the batch holds {self.capacity} packets, {len(self._base)} bytes"
-                )
-            ffi.memmove(self._base + at, packet, len(packet))
-            columns["addr"][n], columns["len"][n] = at, len(packet)
-            columns["time_ns"][n] = time_ns
-            columns["verdict"][n] = Verdict.UNDECIDED
-            at += -(-len(packet) // 64) * 64
-            lib.xp_batch_set_n(self.c, n + 1)
-        self._unlock(False)
+        with self._unlocked():
+            for n, packet in enumerate(packets):
+                if n == self.capacity or at + len(packet) > len(self._base):
+                    raise ValueError(
+                        f"the batch holds {self.capacity} packets, {len(self._base)} bytes"
+                    )
+                ffi.memmove(self._base + at, packet, len(packet))
+                columns["addr"][n], columns["len"][n] = at, len(packet)
+                columns["time_ns"][n] = time_ns
+                columns["verdict"][n] = Verdict.UNDECIDED
+                at += -(-len(packet) // 64) * 64
+                lib.xp_batch_set_n(self.c, n + 1)
 
     def place(self, addresses: Sequence[int], lens: Sequence[int]) -> None:
         """Say where packets lie that are in the memory already; for tests and tools."""
         n = len(addresses)
-        self._unlock(True)
-        self._columns["addr"][:n], self._columns["len"][:n] = addresses, lens
+        with self._unlocked():
+            self._columns["addr"][:n], self._columns["len"][:n] = addresses, lens
         self._columns["verdict"][:n] = Verdict.UNDECIDED
         lib.xp_batch_set_n(self.c, n)
-        self._unlock(False)
 
     def keep(self, places: list[int]) -> None:
         """Keep only the packets at these places, in this order; for captures, before any stage.
 
         In a worker it would lose frames.
         """
-        self._unlock(True)
-        for name in ("addr", "len", "time_ns"):
-            column = self._columns[name]
-            column[: len(places)] = column[places]
+        with self._unlocked():
+            for name in ("addr", "len", "time_ns"):
+                column = self._columns[name]
+                column[: len(places)] = column[places]
         lib.xp_batch_set_n(self.c, len(places))
-        self._unlock(False)
 
-    def _unlock(self, writeable: bool) -> None:
-        for name in ("addr", "len", "time_ns"):
-            self._columns[name].flags.writeable = writeable
+    @contextmanager
+    def _unlocked(self) -> Iterator[None]:
+        columns = [self._columns[name] for name in ("addr", "len", "time_ns")]
+        for column in columns:
+            column.flags.writeable = True
+        try:
+            yield
+        finally:
+            for column in columns:
+                column.flags.writeable = False
