@@ -329,10 +329,11 @@ void xp_publish(struct xp_worker *w)
 
 	c->frames_free = w->umem->n_free;
 	c->frames_batch = w->batch ? w->batch->n : 0; /* replay has none */
-	c->frames_fill = xp_ring_count(&w->xsk->fill);
+	/* Against the way that frames go: one that moves meanwhile is missed, never counted twice. */
 	c->frames_rx = xp_ring_count(&w->xsk->rx);
-	c->frames_tx = xp_ring_count(&w->xsk->tx);
+	c->frames_fill = xp_ring_count(&w->xsk->fill);
 	c->frames_completion = xp_ring_count(&w->xsk->completion);
+	c->frames_tx = xp_ring_count(&w->xsk->tx);
 	c->frames_kernel = with_kernel - c->frames_fill - c->frames_rx - c->frames_tx -
 			   c->frames_completion;
 	c->heartbeat_ns = now_ns(CLOCK_MONOTONIC);
