@@ -111,7 +111,7 @@ class Batch:
     def _view(self, column: Column) -> Array:
         n_bytes = column.dtype.itemsize * column.width * self.capacity
         raw = ffi.buffer(lib.xp_batch_column(self.c, column.index), n_bytes)
-        view = np.frombuffer(raw, column.dtype)
+        view: Array = np.frombuffer(raw, column.dtype)
         if column.width > 1:
             view = view.reshape(self.capacity, column.width)
         view.flags.writeable = column.writable
