@@ -198,23 +198,32 @@ def test_full_tx_ring_drops_the_tail_and_counts_it(queue: Queue) -> None:
     assert queue.count("tx_no_room") == 4
 
 
-def test_service_brings_completed_frames_back_to_the_fill_ring(queue: Queue) -> None:
+def test_service_takes_back_what_was_sent_and_gives_the_kernel_many_frames_at_a_time() -> None:
+    queue = Queue(n_frames=128, tx=64, batch=64)
     queue.worker.default_verdict = TX
     lib.xp_refill(queue.worker)
-    for _ in range(5):
-        queue.kernel_receives()
-    lib.xp_receive(queue.worker)
-    lib.xp_dispatch(queue.worker)
+    for n_sent, n_free in ((63, 63), (1, 0)):
+        for _ in range(n_sent):
+            queue.kernel_receives()
+        assert lib.xp_receive(queue.worker) == n_sent
+        lib.xp_dispatch(queue.worker)
+        for _ in range(n_sent):
+            queue.kernel_sends()
+        lib.xp_service(queue.worker)
+        assert queue.umem.n_free == n_free
+        queue.check_frames()
+    assert queue.count("tx_completed") == 64
+    assert len(queue.fill) == queue.n_frames
+
+
+def test_an_idle_worker_gives_the_kernel_every_frame(queue: Queue) -> None:
+    lib.xp_refill(queue.worker)
     for _ in range(3):
-        queue.kernel_sends()
-    lib.xp_service(queue.worker)
-    assert queue.count("tx_completed") == 3
-    assert len(queue.fill) == queue.n_frames - 2
-    for _ in range(2):
-        queue.kernel_sends()
-    assert lib.xp_drain_tx(queue.worker, 1000) == 0
-    assert queue.count("tx_abandoned") == 0
-    assert queue.umem.n_free == 2
+        queue.kernel_receives()
+    assert lib.xp_cycle(queue.worker) == 3
+    assert lib.xp_cycle(queue.worker) == 0
+    assert queue.umem.n_free == 0
+    assert len(queue.fill) == queue.n_frames
 
 
 def test_drain_gives_up_what_the_kernel_does_not_send(queue: Queue) -> None:
@@ -372,7 +381,7 @@ def test_abandon_counts_what_waited_and_what_was_not_sent() -> None:
         for _ in range(5):
             queue.kernel_receives()
         assert lib.xp_cycle(queue.worker) == 5
-    assert lib.xp_cycle(queue.worker) == 0
+        assert lib.xp_cycle(queue.worker) == 0
     queue.worker.default_verdict = TX
     for _ in range(6):
         queue.kernel_receives()

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CORE_TESTS = ("test_ring.py", "test_batch.py", "test_headers.py")
+CORE_TESTS = (
+    "test_ring.py", "test_ring_verbs.py", "test_batch.py", "test_batch_edges.py",
+    "test_headers.py", "test_headers_cut.py",
+)  # fmt: skip
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g -O1"
 OPTIONS = {
     # The interpreter keeps memory until it ends, and cffi's modules are loaded late.

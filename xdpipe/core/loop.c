@@ -137,8 +137,11 @@ void xp_abandon(struct xp_worker *w)
 void xp_refill(struct xp_worker *w)
 {
 	struct xp_umem *umem = w->umem;
-	uint32_t n = xp_fill_submit(&w->xsk->fill, umem->free, umem->n_free);
+	uint32_t n;
 
+	if (umem->n_free == 0)
+		return;
+	n = xp_fill_submit(&w->xsk->fill, umem->free, umem->n_free);
 	umem->n_free -= n;
 	if (umem->n_free)
 		memmove(umem->free, umem->free + n, umem->n_free * sizeof(*umem->free));
@@ -277,11 +280,14 @@ void xp_reclaim(struct xp_worker *w)
 	w->counters->tx_completed += n;
 }
 
-/* Completion to free, free to fill, and wake the kernel where a ring asks for it. */
+/*
+ * Completion to free, and free to fill: REFILL_MIN frames or more at a time, so that small batches
+ * do not each pull the ring's index from the kernel's core. xp_cycle gives the rest before it waits.
+ */
 void xp_service(struct xp_worker *w)
 {
 	xp_reclaim(w);
-	if (w->umem->n_free >= REFILL_MIN || w->batch->n == 0)
+	if (w->umem->n_free >= REFILL_MIN)
 		xp_refill(w);
 }
 
@@ -406,6 +412,7 @@ int xp_cycle(struct xp_worker *w)
 	n = xp_receive(w);
 	if (n == 0) {
 		end_busy(w);
+		xp_refill(w);
 		xp_wait(w);
 		w->busy_since_ns = now_ns(CLOCK_MONOTONIC);
 		n = xp_receive(w);
