@@ -160,13 +160,15 @@ class Chain:
         self._told: set[str] = set()
         self.c_stages = ffi.new("struct xp_stage[]", max(len(self.stages), 1))
         self._steps: list[Callable[[], None]] = []
+        self._states: list[Any] = []
         at, first = 0, 0
         for i, (stage, info) in enumerate(zip(self.stages, self.infos, strict=True)):
             mine = self.counts[at : at + info.n_counts]
             at += info.n_counts
             stage.bind(mine)
             if isinstance(stage, NativeStage):
-                stage.fill(self.c_stages[i], mine)
+                self.c_stages[i] = stage.entry[0]
+                self._states.append(stage.state)  # another chain may bind the stage anew
             else:
                 self._add_native(first, i)
                 first = i + 1

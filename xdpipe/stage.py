@@ -70,23 +70,31 @@ class NativeStage(Stage):
     function: ClassVar[str]
     """Its name in the core: `int function(struct xp_batch *, void *state)`."""
 
+    _entry: Any = None
+
     def process(self, batch: Batch) -> None:
         """Run on one batch, as a chain would; for tests."""
-        entry = ffi.new("struct xp_stage *")
-        spare = memoryview(bytearray(8 * (OWN + len(self.counters)))).cast("Q")
-        self.fill(entry, spare if self._counts is None else self._counts)
-        lib.xp_run_stages(batch.c, entry, 1)
+        if self._entry is None:
+            self.bind(memoryview(bytearray(8 * (OWN + len(self.counters)))).cast("Q"))
+        lib.xp_run_stages(batch.c, self._entry, 1)
 
-    def fill(self, entry: Any, counts: memoryview) -> None:
-        """Describe this stage to the core: entry is a struct xp_stage."""
+    def bind(self, counts: memoryview) -> None:
+        """Take the place where the counts are kept, and make the state that goes with it."""
+        super().bind(counts)
         address = ffi.cast("uint64_t *", ffi.from_buffer(counts))
-        self._state = self.make_state(address + OWN)
-        entry.run = ffi.addressof(lib, self.function)
-        entry.state = self._state
-        entry.counts = address
+        self.state = self.make_state(address + OWN)
+        self._entry = ffi.new("struct xp_stage *")
+        self._entry.run = ffi.addressof(lib, self.function)
+        self._entry.state = self.state
+        self._entry.counts = address
+
+    @property
+    def entry(self) -> Any:
+        """The stage as the core knows it, a struct xp_stage *; good as long as `state` is held."""
+        return self._entry
 
     def make_state(self, counters: Any) -> Any:
-        """Return the state that the C function is given, kept alive by this stage.
+        """Return the state that the C function is given; who uses the entry keeps it alive.
 
         Args:
             counters: uint64_t *, the stage's own counters.

@@ -19,6 +19,7 @@ from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Raw
 
 from xdpipe.batch import ABSENT, FLAGS, MALFORMED, Batch
+from xdpipe.chain import Chain
 from xdpipe.stages import Headers
 
 # With both addresses: scapy would ask the network for a missing one.
@@ -281,6 +282,29 @@ def test_counters_count_packets_and_reasons() -> None:
     for reason in MALFORMED:
         expected = sum(reason == name for name, _ in BAD)
         assert told[f"malformed_{reason.lower()}"] == expected
+
+
+def test_a_stage_run_by_hand_counts_where_its_chain_does() -> None:
+    stage = Headers()
+    batch = Batch(bytearray(1 << 16), 4)
+    chain = Chain([stage], batch)
+    batch.load([UDP4, UDP6])
+    for _ in range(3):
+        stage.process(batch)
+        chain.run()
+    [told] = chain.read_counts()
+    assert told["packets"] == told["counters"]["udp"] == 2 * 2 * 3
+
+
+def test_a_stage_of_two_chains_counts_for_each_of_them() -> None:
+    stage = Headers()
+    batch = Batch(bytearray(1 << 16), 4)
+    first, second = Chain([stage], batch), Chain([stage], batch)
+    batch.load([UDP4])
+    first.run()
+    second.run()
+    second.run()
+    assert [chain.read_counts()[0]["counters"]["udp"] for chain in (first, second)] == [1, 2]
 
 
 def test_an_icmp_of_the_other_family_is_just_a_protocol() -> None:
