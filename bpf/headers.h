@@ -47,6 +47,21 @@ struct xp_ip {
 	__be32 *destination;
 };
 
+/*
+ * Is it for the device at the other end of the link alone? No bridge forwards 01-80-C2-00-00-00 to
+ * -0F: IEEE 802.1Q, table 8-1.
+ */
+static __always_inline int xp_is_to_link_partner(void *data, void *data_end)
+{
+	struct ethhdr *eth = data;
+	u8 *to = eth->h_dest;
+
+	if ((void *)(eth + 1) > data_end)
+		return 0;
+	return to[0] == 0x01 && to[1] == 0x80 && to[2] == 0xc2 && to[3] == 0 && to[4] == 0 &&
+	       to[5] < 0x10;
+}
+
 /* Find the network header and its type. Returns 0, or -1 where the packet ends before. */
 static __always_inline int xp_parse_ethernet(void **at, void *data_end, u16 *type)
 {

@@ -23,8 +23,12 @@ BPF_XSKMAP(xsks_map, XP_N_QUEUES);
  */
 struct xp_steer_counters {
 	u64 seen;
+	u64 guard_link;  /* to a link's other end: LACP, STP, LLDP, EAPOL (IEEE 802.1Q, 8.6.3) */
 	u64 guard_arp;   /* ARP */
-	u64 guard_nd;    /* neighbour discovery, ICMPv6 types 133 to 137 (RFC 4861) */
+	u64 guard_nd;    /* neighbour discovery (RFC 4861), and the multicast listener reports and
+			    queries without which a switch forwards none of it (RFC 3810, 4541) */
+	u64 guard_mtu;   /* this path takes smaller packets only (RFC 1191, 8201) */
+	u64 guard_dhcp;  /* answers to this host as a DHCP client */
 	u64 guard_ssh;   /* TCP port 22, and the SSH sessions to keep */
 	u64 unparsed;    /* headers that the guard could not read to the end */
 	u64 not_matched; /* the filter says no */
@@ -35,8 +39,16 @@ BPF_PERCPU_ARRAY(steer_counters, struct xp_steer_counters, 1);
 
 #ifdef XP_GUARD
 #define XP_SSH_PORT 22
-#define XP_ND_FIRST 133
-#define XP_ND_LAST 137
+#define XP_DHCP_CLIENT 68    /* RFC 2131, 4.1 */
+#define XP_DHCP6_CLIENT 546  /* RFC 8415, 7.2 */
+/* ICMP type 3 code 4: fragmentation needed and DF set (RFC 792) */
+#define XP_ICMP_UNREACHABLE 3
+#define XP_ICMP_FRAGMENTATION_NEEDED 4
+/* ICMPv6 types (IANA) */
+#define XP_PACKET_TOO_BIG 2
+#define XP_MLD_FIRST 130 /* listener query, report, done */
+#define XP_ND_LAST 137   /* from 133: solicitations, advertisements, redirect */
+#define XP_MLD2_REPORT 143
 
 struct xp_ports {
 	__be16 source;
@@ -82,7 +94,13 @@ static __always_inline int xp_may_be_tcp(u8 proto)
 	return proto == IPPROTO_TCP || proto == IPPROTO_DSTOPTS || proto == IPPROTO_AH;
 }
 
-/* Does the kernel get this packet whatever the filter says? Counts it if so. */
+/*
+ * Does the kernel get this packet whatever the filter says? Counts it if so.
+ *
+ * Kept is what this host's own connections live by, as a client of the network it is in: a link
+ * whose aggregation, spanning tree or authentication ends, an address that is not renewed, a
+ * neighbour that cannot be found, or a path whose MTU is not learnt cuts off the operator, too.
+ */
 static __always_inline int xp_guard(void *data, void *data_end, struct xp_steer_counters *counters)
 {
 	struct xp_ip ip = {};
@@ -93,6 +111,10 @@ static __always_inline int xp_guard(void *data, void *data_end, struct xp_steer_
 
 	if (xp_parse_ethernet(&at, data_end, &type))
 		goto unparsed;
+	if (xp_is_to_link_partner(data, data_end)) {
+		counters->guard_link++;
+		return 1;
+	}
 	if (type == ETH_P_ARP) {
 		counters->guard_arp++;
 		return 1;
@@ -119,12 +141,35 @@ static __always_inline int xp_guard(void *data, void *data_end, struct xp_steer_
 			 ports->destination == xp_ntohs(XP_SSH_PORT) ||
 			 (type == ETH_P_IP ? xp_of_ssh_peer4(&ip, ports) :
 					     xp_of_ssh_peer6(&ip, ports));
+	} else if (ip.proto == IPPROTO_UDP) {
+		ports = ip.payload;
+		if ((void *)(ports + 1) > data_end)
+			goto unparsed;
+		if (ports->destination != (type == ETH_P_IP ? xp_ntohs(XP_DHCP_CLIENT) :
+							      xp_ntohs(XP_DHCP6_CLIENT)))
+			return 0;
+		counters->guard_dhcp++;
+		return 1;
+	} else if (ip.proto == IPPROTO_ICMP && type == ETH_P_IP) {
+		u8 *icmp = ip.payload;
+
+		if ((void *)(icmp + 2) > data_end)
+			goto unparsed;
+		if (icmp[0] != XP_ICMP_UNREACHABLE || icmp[1] != XP_ICMP_FRAGMENTATION_NEEDED)
+			return 0;
+		counters->guard_mtu++;
+		return 1;
 	} else if (ip.proto == IPPROTO_ICMPV6 && type == ETH_P_IPV6) {
 		u8 *icmp_type = ip.payload;
 
 		if ((void *)(icmp_type + 1) > data_end)
 			goto unparsed;
-		if (*icmp_type < XP_ND_FIRST || *icmp_type > XP_ND_LAST)
+		if (*icmp_type == XP_PACKET_TOO_BIG) {
+			counters->guard_mtu++;
+			return 1;
+		}
+		if ((*icmp_type < XP_MLD_FIRST || *icmp_type > XP_ND_LAST) &&
+		    *icmp_type != XP_MLD2_REPORT)
 			return 0;
 		counters->guard_nd++;
 		return 1;

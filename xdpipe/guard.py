@@ -23,7 +23,7 @@ class SshPeer:
 
 @dataclass(frozen=True)
 class Guard:
-    """What the kernel keeps whatever the filter says, beside ARP, neighbour discovery, TCP port 22.
+    """What the kernel keeps whatever the filter says, beside the kinds that bpf/steer.c lists.
 
     Attributes:
         ssh_peers: sessions to keep.

@@ -20,8 +20,13 @@ AF_XDP = 44
 SHORTEST, LONGEST = 14, 3520
 
 KINDS = {
+    "guard_link": Filter("ether[0:4] = 0x0180c200 and ether[4] = 0 and ether[5] < 16"),
     "guard_arp": Filter("arp"),
-    "guard_nd": Filter("ip6 and ip6[6] = 58 and ip6[40] >= 133 and ip6[40] <= 137"),
+    "guard_nd": Filter("ip6[6] = 58 and (ip6[40] >= 130 and ip6[40] <= 137 or ip6[40] = 143)"),
+    "guard_mtu": Filter(
+        "(icmp[icmptype] = icmp-unreach and icmp[icmpcode] = 4) or (ip6[6] = 58 and ip6[40] = 2)"
+    ),
+    "guard_dhcp": Filter("(ip and udp dst port 68) or (ip6 and udp dst port 546)"),
     "guard_ssh": Filter("tcp port 22"),
 }
 # Behind tags, or IPv6 extension headers other than a first fragment's: no filter of one line.
