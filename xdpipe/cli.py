@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    from xdpipe.run_options import RunOptions
     from xdpipe.rundir import RunDir, State
-    from xdpipe.supervisor import RunOptions
 
 _TICK_S = 0.25
 
@@ -153,21 +153,32 @@ def main() -> None:
 )
 @click.option("--user", default="nobody", show_default=True, help="Whom workers become.")
 @click.option(
-    "--no-guard", is_flag=True, help="Let the filter take ARP, neighbour discovery and SSH, too."
+    "--watchdog",
+    "watchdog_s",
+    type=Finite(min=0),
+    default=10,
+    show_default=True,
+    help="Kill and replace a worker that hangs for so long; seconds; 0: never.",
+)
+@click.option(
+    "--no-guard",
+    is_flag=True,
+    help="Let the filter take ARP, neighbour discovery, SSH and the like, too.",
 )
 @_json_option
 def run(file: str, dev: str, queues: list[int] | None, cores: list[int] | None, mode: str,
         attach: str, duration: float | None, batch_size: int, spin_us: int, user: str,
-        no_guard: bool, as_json: bool) -> None:  # fmt: skip
+        watchdog_s: float, no_guard: bool, as_json: bool) -> None:  # fmt: skip
     """Run the pipeline of FILE on the queues of an interface, until Ctrl-C."""
     from xdpipe.ranges import check_cores
-    from xdpipe.supervisor import RunOptions
+    from xdpipe.run_options import RunOptions
 
     if cores:
         check_cores(cores)
     options = RunOptions(
         file=file, dev=dev, queues=tuple(queues or ()), cores=tuple(cores or ()), mode=mode,
         attach=attach, batch_size=batch_size, spin_us=spin_us, guard=not no_guard, user=user,
+        watchdog_s=watchdog_s,
     )  # fmt: skip
     console = Console(stderr=as_json)
     final = supervise(options, duration, console, show=not as_json)
@@ -175,6 +186,8 @@ def run(file: str, dev: str, queues: list[int] | None, cores: list[int] | None, 
         print(json.dumps(final))
     else:
         console.print(view.final(final))
+    if final["error"]:
+        raise XdpipeError(f"{final['error']}; the pipeline ended")
 
 
 def supervise(
@@ -225,7 +238,7 @@ def supervise(
                     f"{worker['core']}, {worker['mode']}, {worker['attach']}"
                 )
         before = None
-        while not (stop.came or supervisor.stop_asked):
+        while not (stop.came or supervisor.stop_asked or supervisor.error):
             left = _TICK_S if until is None else min(_TICK_S, until - time.monotonic())
             if left <= 0:
                 break

@@ -133,7 +133,7 @@ def run_demo(duration: float, console: Console, *, show: bool) -> dict[str, Any]
         XdpipeError: not root, or a program is missing.
     """
     from xdpipe.cli import supervise
-    from xdpipe.supervisor import RunOptions
+    from xdpipe.run_options import RunOptions
 
     _need("dig", "dnsmasq", "setpriv")
     with ExitStack() as stack:

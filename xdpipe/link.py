@@ -73,6 +73,17 @@ class Link:
                 raise XdpipeError(f"{name}: no such interface; there are: {names}") from error
         return cls._from_message(message)
 
+    def again(self) -> Self | None:
+        """Look at it once more, whatever it is called by now; None if it is not there any more."""
+        with IPRoute() as route:
+            try:
+                [message] = route.link("get", index=self.index)
+            except NetlinkError as error:
+                if error.code != errno.ENODEV:
+                    raise XdpipeError(f"{self.name}: {error}") from error
+                return None
+        return self._from_message(message)
+
     @classmethod
     def all(cls) -> list[Self]:
         """Return every interface of the namespace, in the kernel's order."""

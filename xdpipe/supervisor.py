@@ -7,7 +7,7 @@ import selectors
 import socket
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,11 +16,13 @@ from xdpipe.control import Control, ControlClosed
 from xdpipe.errors import XdpipeError
 from xdpipe.ledger import Ledger
 from xdpipe.link import Link
+from xdpipe.link_watch import LinkWatch
 from xdpipe.process import Process
+from xdpipe.run_options import RunOptions, choose_cores
 from xdpipe.rundir import RunDir, State, network_namespace
 from xdpipe.steering import Guard, Steering, SteerProgram
 from xdpipe.umem import Geometry
-from xdpipe.worker_handle import WorkerHandle
+from xdpipe.worker_handle import WorkerHandle, sum_stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,44 +38,8 @@ STOP_TIMEOUT_S = 5.0
 STEADY_S = 1.0
 QUICK_DEATHS_MAX = 3
 """A queue is given up when its worker dies so often within STEADY_S of its start."""
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How to run a pipeline file.
-
-    Attributes:
-        file: the pipeline file.
-        dev: interface name, in the present network namespace.
-        queues: receive queues to serve; () means all.
-        cores: a CPU for each queue; () means to choose.
-        mode: `auto`, `zerocopy` or `copy`: what to ask of bind.
-        attach: `auto`, `native` or `generic`: how to attach the XDP program.
-        batch_size: packets in a batch at the most.
-        spin_us: how long an idle worker looks at its ring before it polls; microseconds.
-        guard: keep ARP, neighbour discovery and SSH with the kernel.
-        user: whom workers become.
-    """
-
-    file: str
-    dev: str
-    queues: tuple[int, ...] = ()
-    cores: tuple[int, ...] = ()
-    mode: str = "auto"
-    attach: str = "auto"
-    batch_size: int = 512
-    spin_us: int = 20
-    guard: bool = True
-    user: str = "nobody"
-
-
-def choose_cores(n_queues: int, allowed: list[int]) -> tuple[int, ...]:
-    """Give each queue a CPU of its own, the first one last: it serves interrupts and people.
-
-    With more queues than CPUs they share; the caller is told by the table.
-    """
-    order = allowed[1:] + allowed[:1]
-    return tuple(order[i % len(order)] for i in range(n_queues))
+STUCK_S = 2.0
+"""A worker that makes no turn for so long loses its queue to the kernel until it makes one."""
 
 
 class Supervisor:
@@ -101,12 +67,13 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._stack.callback(self._selector.close)
         self._handles: list[WorkerHandle] = []
-        self._quick_deaths: dict[int, int] = {}
         self._listener: socket.socket | None = None
         self.attach = ""
         self.started_at = 0.0
         self.stop_asked = False
         """Somebody asked by `xdpipe down` that it ends."""
+        self.error = ""
+        """Why it cannot go on and must be stopped: the interface is gone."""
 
     def __enter__(self) -> Self:
         return self
@@ -159,6 +126,8 @@ class Supervisor:
             self._expect(handle, "ready")
             self._watch(handle)
             self._take(handle)
+        self._link_watch = self._stack.enter_context(LinkWatch(link, self._geometry))
+        self._selector.register(self._link_watch, selectors.EVENT_READ, self._link_changed)
         self.started_at = time.monotonic()
         self._write_state()
         self._listener = self._run_dir.listen()
@@ -266,12 +235,50 @@ class Supervisor:
     # Watch
 
     def poll(self, timeout_s: float) -> None:
-        """Deal with what happens within timeout_s: deaths of workers, questions of commands."""
+        """Deal with what happens within timeout_s.
+
+        Workers that die or hang, changes of the interface, questions of commands.
+        """
         for key, _ in self._selector.select(timeout_s):
             key.data()
         for handle in self._handles:
             if handle.state == "waiting":
                 self._try_hand_over(handle)
+            elif handle.state in ("serving", "stuck") and not self._stopping:
+                self._look_for_turns(handle)
+
+    def _look_for_turns(self, handle: WorkerHandle) -> None:
+        """Let the kernel have the packets of a worker that hangs; end one that does not recover."""
+        watchdog_s = self._options.watchdog_s
+        still_s = handle.still_s()
+        who = f"queue {handle.queue}: its worker (pid {handle.process.pid})"
+        if watchdog_s and still_s >= watchdog_s:
+            self._tell(f"{who} made no turn for {still_s:.0f} s and is killed")
+            handle.popen.kill()
+        elif handle.state == "serving" and still_s >= STUCK_S:
+            handle.state = "stuck"
+            self._program.release(handle.queue)
+            self._tell(
+                f"{who} has made no turn for {still_s:.0f} s, in a stage that hangs or on a core "
+                "that others hold; its packets go to the kernel until it does"
+            )
+        elif handle.state == "stuck" and still_s < STUCK_S:
+            handle.state = "serving"
+            self._program.take(handle.queue, handle.xsk.fd)
+            self._tell(f"{who} turns again and serves")
+
+    def _link_changed(self) -> None:
+        for line in self._link_watch.changes():
+            self._tell(line)
+            if self._link_watch.link is None:
+                self.error = line
+        if self._link_watch.link is None:
+            self._selector.unregister(self._link_watch)
+            return
+        renamed = self._link_watch.link.name != self._link.name
+        self._link = self._link_watch.link
+        if renamed:
+            self._write_state()
 
     def _worker_spoke(self, handle: WorkerHandle) -> None:
         try:
@@ -301,9 +308,8 @@ class Supervisor:
         self._program.release(handle.queue)
         status = handle.gone()
         how = f"signal {-status}" if status < 0 else f"status {status}"
-        quick = was != "serving" or time.monotonic() - handle.ready_at < STEADY_S
-        deaths = self._quick_deaths.get(handle.queue, 0) + 1 if quick else 0
-        self._quick_deaths[handle.queue] = deaths
+        quick = was not in ("serving", "stuck") or time.monotonic() - handle.ready_at < STEADY_S
+        deaths = handle.quick_deaths = handle.quick_deaths + 1 if quick else 0
         text = f"queue {handle.queue}: its worker (pid {handle.process.pid}) died of {how}; "
         if self._stopping:
             self._tell(text + "its packets are lost")
@@ -323,7 +329,7 @@ class Supervisor:
                 f"queue {handle.queue}: {self._options.file} has other stages now; "
                 "its packets go to the kernel until the pipeline is started again"
             )
-            self._quick_deaths[handle.queue] = QUICK_DEATHS_MAX
+            handle.quick_deaths = QUICK_DEATHS_MAX
             handle.popen.kill()
             return
         handle.state = "waiting"
@@ -374,7 +380,8 @@ class Supervisor:
             "uptime_s": round(time.monotonic() - self.started_at, 3),
             "ledger": self._ledger().to_dict(),
             "workers": workers,
-            "stages": self._stages(),
+            "stages": sum_stages(self._handles),
+            "error": self.error or None,
         }
 
     def _ask_reports(self) -> None:
@@ -397,25 +404,6 @@ class Supervisor:
         # the workers first: what comes in between shows as waiting, not as gone astray
         queues = [(handle.page.read(), handle.xsk.statistics()) for handle in self._handles]
         return Ledger.close_books(self._program.counters(), queues)
-
-    def _stages(self) -> list[dict[str, Any]]:
-        """Return the stages' counts summed over the queues, with what each reported."""
-        total: list[dict[str, Any]] = []
-        for handle in self._handles:
-            stages = handle.page.read_stages()
-            if not total:
-                total = [{**stage, "reports": []} for stage in stages]
-            else:
-                for sum_, stage in zip(total, stages, strict=True):
-                    for key in ("packets", "ns", "errors"):
-                        sum_[key] += stage[key]
-                    for name, value in stage["counters"].items():
-                        sum_["counters"][name] += value
-            for sum_ in total:
-                report = handle.final_report.get("stages", {}).get(sum_["name"])
-                if report:
-                    sum_["reports"].append({**report, "queue": handle.queue})
-        return total
 
     # Stop
 

@@ -16,6 +16,7 @@ from xdpipe.process import shared_memory
 
 KERNEL_HEADROOM = 256
 """Bytes that the kernel keeps before a received packet (XDP_PACKET_HEADROOM)."""
+_ETHERNET_AND_TWO_TAGS = 14 + 2 * 4
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,14 @@ class Geometry:
         """Bytes of the longest packet that is received whole."""
         return self.frame_size - KERNEL_HEADROOM
 
+    def holds(self, mtu: int) -> bool:
+        """Whether packets of that MTU fit in a frame with their Ethernet header and two VLAN tags.
+
+        Args:
+            mtu: bytes of the largest packet, without the Ethernet header.
+        """
+        return mtu + _ETHERNET_AND_TWO_TAGS <= self.longest_packet
+
     @property
     def ring_sizes(self) -> tuple[int, int, int, int]:
         """Entries on the fill, rx, tx and completion ring."""
@@ -55,9 +64,9 @@ class Geometry:
         """
         for frame_size in (2048, 4096):
             geometry = cls(frame_size=frame_size)
-            if mtu + 14 + 8 <= geometry.longest_packet:
+            if geometry.holds(mtu):
                 return geometry
-        most = geometry.longest_packet - 14 - 8
+        most = geometry.longest_packet - _ETHERNET_AND_TWO_TAGS
         raise XdpipeError(
             f"{name}: its MTU of {mtu} does not fit in a frame; "
             f"lower it with: ip link set {name} mtu {most}"

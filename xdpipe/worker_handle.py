@@ -50,7 +50,12 @@ class WorkerHandle:
         self.restarts = -1
         self.ready_at = 0.0
         self.state = "new"
-        """new, starting, waiting (has said hello), serving, done, or lost (nobody serves it)."""
+        """new, starting, waiting (has said hello), serving, stuck (makes no turn), done, or lost
+        (nobody serves it)."""
+        self.quick_deaths = 0
+        """How many of its workers in a row died soon after their start."""
+        self._turns = -1
+        self._turned_at = 0.0
         self.final_report: dict[str, Any] = {}
         self.rss_bytes = 0
 
@@ -94,7 +99,18 @@ class WorkerHandle:
     def serving(self) -> None:
         """Note that the worker has said `ready`."""
         self.state = "serving"
-        self.ready_at = monotonic()
+        self.ready_at = self._turned_at = monotonic()
+
+    def still_s(self) -> float:
+        """Return for how many seconds the worker has not been seen to make a turn.
+
+        One that is idle makes some each second: its poll has a timeout.
+        """
+        counters = self.page.read()
+        turns = counters["batches"] + counters["polls"]
+        if turns != self._turns:
+            self._turns, self._turned_at = turns, monotonic()
+        return monotonic() - self._turned_at
 
     def call(self, kind: str, body: Any = None) -> None:
         """Send the worker a message, and have it look."""
@@ -175,3 +191,23 @@ class WorkerHandle:
             "rss_bytes": self.rss_bytes,
             **({"py_blocks": self.final_report["py_blocks"]} if self.final_report else {}),
         }
+
+
+def sum_stages(handles: Sequence[WorkerHandle]) -> list[dict[str, Any]]:
+    """Return the stages' counts summed over the queues, with what each stage reported."""
+    total: list[dict[str, Any]] = []
+    for handle in handles:
+        stages = handle.page.read_stages()
+        if not total:
+            total = [{**stage, "reports": []} for stage in stages]
+        else:
+            for sum_, stage in zip(total, stages, strict=True):
+                for key in ("packets", "ns", "errors"):
+                    sum_[key] += stage[key]
+                for name, value in stage["counters"].items():
+                    sum_["counters"][name] += value
+        for sum_ in total:
+            report = handle.final_report.get("stages", {}).get(sum_["name"])
+            if report:
+                sum_["reports"].append({**report, "queue": handle.queue})
+    return total

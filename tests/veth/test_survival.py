@@ -164,10 +164,92 @@ def test_a_stage_that_raises_is_counted_and_told_once(bench: Bench, tmp_path: Pa
     assert final["stderr"].count("this stage is broken") == 1
 
 
-def test_a_link_that_goes_away_ends_in_an_error_not_in_a_hang(bench: Bench) -> None:
+def test_a_link_that_is_deleted_ends_the_pipeline_with_the_ledger(bench: Bench) -> None:
     running = bench.run(EXAMPLES / "udp_echo.py")
     bench.client.run(["ip", "link", "del", "c0"])
-    running.popen.send_signal(signal.SIGINT)
     out, err = running.popen.communicate(timeout=20)
+    assert running.popen.returncode == 1
+    assert "h0 is gone (deleted, or moved to another network namespace)" in err
     assert "Traceback" not in err
-    assert json.loads(out)["ledger"]["residual"] == 0
+    final = json.loads(out)
+    assert final["ledger"]["residual"] == 0
+    assert final["error"].startswith("h0 is gone")
+    assert not list(bench.run_dir.glob("*"))
+
+
+def test_what_happens_to_the_link_is_told(bench: Bench) -> None:
+    running = bench.run(EXAMPLES / "udp_echo.py")
+    assert running.popen.stderr is not None
+    for command, told in [
+        ("ip link set h0 down", "h0 went down: no packets come until: ip link set h0 up"),
+        ("ip link set h0 up", "h0 is up again"),
+        ("ip link set h0 mtu 1900", "h0 has an MTU of 1900 now: packets longer than 1792 bytes"),
+    ]:
+        bench.host.run(command.split())
+        assert told in running.popen.stderr.readline()
+    bench.client.run(["ip", "link", "set", "c0", "down"])
+    assert "h0 lost its carrier" in running.popen.stderr.readline()
+    bench.client.run(["ip", "link", "set", "c0", "up"])
+    assert "h0 has its carrier again" in running.popen.stderr.readline()
+    assert running.end()["error"] is None
+
+
+def test_a_stage_that_hangs_loses_its_queue_to_the_kernel_and_its_worker_is_replaced(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """Packets to port 9 make the stage hang; what comes after them is served by the kernel."""
+    file = tmp_path / "hangs.py"
+    file.write_text(
+        "from xdpipe import DROP, Pipeline, Stage\n"
+        "from xdpipe.stages import Headers\n"
+        "class Hangs(Stage):\n"
+        "    requires = ('l4_dport',)\n"
+        "    def process(self, batch):\n"
+        "        while (batch.l4_dport == 9).any():\n"
+        "            pass\n"
+        "pipeline = Pipeline('udp', [Headers(), Hangs()], default=DROP)\n"
+    )
+    running = bench.run(file, "--queues", "0", "--watchdog", "3")
+    [first] = pids(running)
+    poison, harmless = tmp_path / "poison.pcap", tmp_path / "harmless.pcap"
+    numbered_flows(poison, 1, 1, dport=9)
+    numbered_flows(harmless, 10, 1, dport=10)
+    bench.replay(poison)
+
+    def queue() -> dict[str, object]:
+        status = running.status()
+        assert status is not None
+        [worker] = status["workers"]
+        return dict(worker)
+
+    until(lambda: queue()["state"] == "stuck", "the hanging worker is noticed")
+    bench.replay(harmless)
+    until(lambda: queue()["state"] == "serving", "another worker serves")
+    assert queue()["pid"] != first
+    bench.replay(harmless)
+    final = running.end()
+    ledger = final["ledger"]
+    assert ledger["residual"] == 0
+    assert ledger["to_kernel"]["no_socket"] >= 10
+    assert ledger["verdicts"] == {"DROP": 10, "TX": 0, "INVALID": 0, "LOST_WITH_WORKER": 1}
+    for line in ("has made no turn for 2 s", "made no turn for 3 s and is killed", "served again"):
+        assert line in final["stderr"]
+
+
+def test_a_worker_that_was_stopped_and_goes_on_gets_its_queue_back(bench: Bench) -> None:
+    running = bench.run(PIPELINES / "in_order.py", "--queues", "0", "--watchdog", "0")
+    [pid] = pids(running)
+    os.kill(pid, signal.SIGSTOP)
+
+    def state() -> object:
+        status = running.status()
+        assert status is not None
+        return status["workers"][0]["state"]
+
+    until(lambda: state() == "stuck", "the stopped worker is noticed")
+    os.kill(pid, signal.SIGCONT)
+    until(lambda: state() == "serving", "it serves again")
+    assert pids(running) == [pid]
+    final = running.end()
+    assert final["workers"][0]["restarts"] == 0
+    assert "turns again and serves" in final["stderr"]

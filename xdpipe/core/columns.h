@@ -71,7 +71,6 @@
 	X(wakeups, "send calls")                                                                   \
 	X(polls, "poll calls")                                                                     \
 	X(busy_ns, "time in cycles that moved packets; ns")                                        \
-	X(heartbeat_ns, "CLOCK_MONOTONIC of the last cycle; ns")                                   \
 	X(frames_free, "frames on the free list")                                                  \
 	X(frames_batch, "frames in the batch")                                                     \
 	X(frames_fill, "frames on the fill ring")                                                  \

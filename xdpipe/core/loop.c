@@ -342,7 +342,6 @@ void xp_publish(struct xp_worker *w)
 	c->frames_tx = xp_ring_count(&w->xsk->tx);
 	c->frames_kernel = with_kernel - c->frames_fill - c->frames_rx - c->frames_tx -
 			   c->frames_completion;
-	c->heartbeat_ns = now_ns(CLOCK_MONOTONIC);
 }
 
 /* Look at the rx ring for spin_us, then poll until packets come or the supervisor calls. */

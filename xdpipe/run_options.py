@@ -1,0 +1,45 @@
+"""How to run a pipeline: what `xdpipe run` is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run a pipeline file.
+
+    Attributes:
+        file: the pipeline file.
+        dev: interface name, in the present network namespace.
+        queues: receive queues to serve; () means all.
+        cores: a CPU for each queue; () means to choose.
+        mode: `auto`, `zerocopy` or `copy`: what to ask of bind.
+        attach: `auto`, `native` or `generic`: how to attach the XDP program.
+        batch_size: packets in a batch at the most.
+        spin_us: how long an idle worker looks at its ring before it polls; microseconds.
+        guard: keep ARP, neighbour discovery and SSH with the kernel.
+        user: whom workers become.
+        watchdog_s: kill a worker that makes no turn for so long; seconds; 0: never.
+    """
+
+    file: str
+    dev: str
+    queues: tuple[int, ...] = ()
+    cores: tuple[int, ...] = ()
+    mode: str = "auto"
+    attach: str = "auto"
+    batch_size: int = 512
+    spin_us: int = 20
+    guard: bool = True
+    user: str = "nobody"
+    watchdog_s: float = 10.0
+
+
+def choose_cores(n_queues: int, allowed: list[int]) -> tuple[int, ...]:
+    """Give each queue a CPU of its own, the first one last: it serves interrupts and people.
+
+    With more queues than CPUs they share; the caller is told by the table.
+    """
+    order = allowed[1:] + allowed[:1]
+    return tuple(order[i % len(order)] for i in range(n_queues))
