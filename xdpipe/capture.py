@@ -29,6 +29,8 @@ _END_OF_FILE = -2
 _MAX_SNAPLEN = 262144
 
 _GZIP = b"\x1f\x8b"
+_PCAPNG = b"\n\r\r\n"
+_PCAP = 0xA1  # the high byte of the number that a pcap file starts with, in all its variants
 _OTHER_COMPRESSIONS = {
     b"\x28\xb5\x2f\xfd": ("zstd", "zstd -d"),
     b"\xfd7zXZ\0": ("xz", "xz -d"),
@@ -124,6 +126,8 @@ class CaptureReader:
                     f"{self.path}: compressed with {name}; decompress it first, by {command}"
                 )
         zipped = start.startswith(_GZIP)
+        if not zipped and not _may_be_capture(start):
+            raise XdpipeError(f"{self.path}: not a capture file, neither pcap nor pcapng")
         if not zipped and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             os.lseek(file.fileno(), 0, os.SEEK_SET)
             return os.dup(file.fileno())
@@ -298,8 +302,10 @@ class CaptureWriter:
         """
         dumper, self._dumper = self._dumper, ffi.NULL
         handle, self._handle = self._handle, ffi.NULL
-        failed = dumper != ffi.NULL and lib.pcap_dump_flush(dumper) != 0
+        failed = False
         if dumper != ffi.NULL:
+            # a write that failed earlier has thrown its buffer away, and flush finds nothing to do
+            failed = lib.pcap_dump_flush(dumper) != 0 or lib.ferror(lib.pcap_dump_file(dumper)) != 0
             lib.pcap_dump_close(dumper)
         if handle != ffi.NULL:
             lib.pcap_close(handle)
@@ -316,6 +322,11 @@ class CaptureWriter:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _may_be_capture(start: bytes) -> bool:
+    """Whether libpcap might read a file that starts so; looked at before much of it is copied."""
+    return start.startswith(_PCAPNG[: len(start)]) or _PCAP in (start[:1] + start[3:4])
 
 
 def _stream(fd: int, mode: bytes) -> Any:
@@ -342,10 +353,16 @@ def _gunzip(start: bytes, file: IO[bytes], plain: IO[bytes]) -> str | None:
     """
     data = start
     member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    first = b""
     while True:
         before = member.copy()
         try:
-            plain.write(member.decompress(data, _CHUNK))
+            step = member.decompress(data, _CHUNK)
+            plain.write(step)
+            if len(first) < 4:
+                first += step[:4]
+                if len(first) >= 4 and not _may_be_capture(first):
+                    return "what is compressed is none"
             data = member.unconsumed_tail
         except zlib.error as error:
             # zlib gave nothing of this step, so it is done again in the smallest ones, up to the

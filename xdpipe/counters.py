@@ -64,7 +64,8 @@ class CountersPage:
 
     def call(self) -> None:
         """Ask the worker to look at its control socket (supervisor only)."""
-        self.words[_ATTENTION] = (self.words[_ATTENTION] + 1) & 0xFFFFFFFF
+        attention = self.c_attention
+        attention[0] = (attention[0] + 1) & 0xFFFFFFFF
 
     def read(self) -> dict[str, int]:
         """Return the worker's counters by name."""

@@ -61,6 +61,7 @@ ffi.cdef(
     pcap_dumper_t *pcap_dump_fopen(pcap_t *handle, FILE *stream);
     void pcap_dump(unsigned char *dumper, const struct pcap_pkthdr *header,
         const unsigned char *data);
+    FILE *pcap_dump_file(pcap_dumper_t *dumper);
     int pcap_dump_flush(pcap_dumper_t *dumper);
     void pcap_dump_close(pcap_dumper_t *dumper);
 
@@ -68,6 +69,7 @@ ffi.cdef(
     FILE *fopen(const char *path, const char *mode);
     FILE *fdopen(int fd, const char *mode);
     long ftell(FILE *stream);
+    int ferror(FILE *stream);
     int fclose(FILE *stream);
     """
 )

@@ -29,6 +29,9 @@ _CHUNK = 64
 """Packets that are handed over at once: the grain of the pace."""
 _STALL_S = 2.0
 """A link that takes nothing for so long is given up."""
+CATCH_UP_S = 0.01
+"""Who falls behind the pace catches up with so much of it at once, and no more: a burst would fill
+the receiver's rings."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,37 @@ class _Lane:
         self.page.close()
 
 
+class Pace:
+    """When packets are due at so many a second.
+
+    Args:
+        pps: packets per second; None: all at once.
+        now: the time at which the first is due; seconds.
+    """
+
+    def __init__(self, pps: float | None, now: float) -> None:
+        self._pps = pps
+        self._started = now
+        self._burst = 1 if pps is None else max(_CHUNK, int(pps * CATCH_UP_S))
+
+    def due(self, now: float, n_sent: int, total: int) -> int:
+        """Return how many packets of the total may have been sent by now."""
+        if self._pps is None:
+            return total
+        due = int((now - self._started) * self._pps) + 1
+        behind = due - n_sent - self._burst
+        if behind > 0:
+            self._started += behind / self._pps
+            due -= behind
+        return min(due, total)
+
+    def wait_s(self, now: float, n_sent: int) -> float:
+        """Return the seconds until the next packet is due."""
+        if self._pps is None:
+            return 0.0
+        return max(n_sent / self._pps - (now - self._started), 0.0)
+
+
 def replay(
     path: str | Path,
     link: Link,
@@ -193,7 +227,8 @@ def replay(
         path: the capture file.
         link: the interface; it must be up.
         queues: transmit queues; a flow goes to one of them.
-        pps: packets per second over all queues; None: as fast as the link takes them.
+        pps: packets per second over all queues, not to be exceeded; None: as fast as the link
+            takes them.
         loops: how often the capture is sent.
         mode: `auto`, `zerocopy` or `copy`.
         stop: asked now and then whether to end.
@@ -236,6 +271,7 @@ def _send_all(
 ) -> None:
     started = time.perf_counter()
     last_taken = started
+    pace = Pace(pps, started)
     n_sent = 0
     for _ in range(loops):
         for lane in lanes:
@@ -245,7 +281,7 @@ def _send_all(
             if stop():
                 result.interrupted = True
                 break
-            due = total if pps is None else int((now - started) * pps) + 1
+            due = pace.due(now, n_sent, total)
             taken = 0
             for lane in lanes:
                 room = min(_CHUNK, due - n_sent - taken)
@@ -260,7 +296,7 @@ def _send_all(
                     "is it still up, and the other side too?"
                 )
             elif due <= n_sent:
-                time.sleep(min(max((n_sent - (now - started) * pps) / pps, 0), 0.05) if pps else 0)
+                time.sleep(min(pace.wait_s(now, n_sent), 0.05))
                 last_taken = now
             if progress is not None:
                 progress(n_sent, total)

@@ -108,7 +108,7 @@ class Worker:
                 "control_fd": control.fileno(),
                 "poll_timeout_ms": POLL_TIMEOUT_MS,
                 "attention": page.c_attention,
-                "attended": page.words[0],
+                "attended": page.c_attention[0],
                 "counters": page.c_counters,
                 "tx_scratch": self._scratch,
             },

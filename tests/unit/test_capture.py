@@ -307,6 +307,7 @@ def test_the_link_type_is_named(
         (gzip.compress(b""), "not a capture file"),
         (b"\x28\xb5\x2f\xfd" + bytes(90), "compressed with zstd; decompress it first, by zstd -d"),
         (b"\x1f\x8b" + bytes(90), "not a capture file"),
+        (gzip.compress(bytes(1 << 20)), "not a capture file, neither pcap nor pcapng (what is"),
     ],
 )
 def test_what_is_no_capture_is_refused_in_one_line(
@@ -317,6 +318,11 @@ def test_what_is_no_capture_is_refused_in_one_line(
         CaptureReader(path)
     assert str(raised.value).startswith(f"{path}: {message}")
     assert "\n" not in str(raised.value)
+
+
+def test_what_never_ends_and_is_no_capture_is_refused_at_its_start() -> None:
+    with pytest.raises(XdpipeError, match="^/dev/zero: not a capture file"):
+        CaptureReader("/dev/zero")
 
 
 @pytest.mark.parametrize("kind", [CaptureReader, CaptureWriter])
@@ -361,9 +367,11 @@ def test_the_writer_takes_a_view_and_the_wire_length_from_its_data(tmp_path: Pat
     assert read(path) == ([Packet(5, 3, b"bcd")], None)
 
 
-def test_a_full_disk_is_told_when_the_writer_is_closed() -> None:
+@pytest.mark.parametrize("n_packets", [1, 3, 1000])
+def test_a_full_disk_is_told_when_the_writer_is_closed(n_packets: int) -> None:
     writer = CaptureWriter("/dev/full")
-    writer.write(0, b"x")
+    for _ in range(n_packets):
+        writer.write(0, bytes(1500))
     with pytest.raises(XdpipeError, match="/dev/full: could not be written whole"):
         writer.close()
     writer.close()
