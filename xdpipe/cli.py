@@ -147,7 +147,7 @@ def main() -> None:
 @click.option(
     "--spin-us",
     type=click.IntRange(0, 1_000_000),
-    default=20,
+    default=50,
     show_default=True,
     help="How long an idle worker looks at its ring before it sleeps; microseconds.",
 )
