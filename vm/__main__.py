@@ -1,0 +1,108 @@
+"""`./dev vm`: build the test VM, run a command in it, its tests, the demonstration, a shell."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from vm.cache import VmError, say
+from vm.image import root_image
+from vm.kernel import DEFAULT, KERNELS, Kernel
+from vm.nics import KINDS
+from vm.qemu import Accelerator, Qemu, tell
+from vm.session import Result, Wanted, run
+from xdpipe.errors import XdpipeError
+
+_nic = click.option(
+    "--nic", "nics", multiple=True, type=click.Choice(KINDS),
+    help="A pair of NICs of this kind; may be said more than once. Default: virtio.",
+)  # fmt: skip
+_queues = click.option(
+    "--queues", "n_queues", type=click.IntRange(1, 16), default=2, show_default=True,
+    help="Queues of each NIC; the VM has as many CPUs, and two at the least.",
+)  # fmt: skip
+_kernel = click.option(
+    "--kernel", default=DEFAULT, show_default=True, metavar="VERSION",
+    help=f"Debian's newest kernel whose version begins so; tried: {', '.join(KERNELS)}.",
+)  # fmt: skip
+_out = click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default=None,
+    help="Directory that is /out in the VM, for files to take back.",
+)  # fmt: skip
+_timeout = click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(min=1), default=3600, show_default=True,
+    help="End the VM after so many seconds.",
+)  # fmt: skip
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Run xdpipe in a virtual machine with multi-queue zero-copy NICs."""
+
+
+@main.command()
+@click.option("--kernel", "kernels", multiple=True, metavar="VERSION",
+              help=f"May be said more than once. Default: {DEFAULT}.")  # fmt: skip
+def build(kernels: tuple[str, ...]) -> None:
+    """Make the image and fetch kernel and QEMU; what is there already is kept."""
+    root = root_image()
+    qemu = Qemu.find()
+    for version in kernels or (DEFAULT,):
+        kernel = Kernel.get(version)
+        tell(qemu, Accelerator.choose(qemu, kernel), kernel)
+    say(f"ready: {root}")
+
+
+def _report(result: Result) -> None:
+    for line in result.trouble:
+        say(f"kernel: {line}")
+    raise SystemExit(result.status or (3 if result.trouble else 0))
+
+
+@main.command("run", context_settings={"ignore_unknown_options": True})
+@_nic
+@_queues
+@_kernel
+@_out
+@_timeout
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run_(nics: tuple[str, ...], n_queues: int, kernel: str, out: Path | None, timeout_s: float,
+         command: tuple[str, ...]) -> None:  # fmt: skip
+    """Run COMMAND in the VM, with this tree at /work, and exit with its exit code.
+
+    What it writes to the tree is lost with the VM. Exit code 3: it succeeded, but the VM's kernel
+    complained (WARNING, BUG, Oops).
+    """
+    wanted = Wanted(nics or ("virtio",), n_queues, kernel, out, timeout_s)
+    _report(run(wanted, command))
+
+
+@main.command()
+@_nic
+@_queues
+@_kernel
+@_out
+def shell(nics: tuple[str, ...], n_queues: int, kernel: str, out: Path | None) -> None:
+    """Open a shell in the VM; it is switched off when the shell ends."""
+    if not sys.stdin.isatty():
+        raise VmError("shell: no terminal; use: ./dev vm run COMMAND")
+    _report(run(Wanted(nics or ("virtio",), n_queues, kernel, out, timeout_s=1e6), None))
+
+
+@main.command()
+@_kernel
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def demo(kernel: str, args: tuple[str, ...]) -> None:
+    """Run the demonstration (xdpipe demo ARGS) in the VM."""
+    _report(run(Wanted(kernel=kernel), ["xdpipe", "demo", *args]))
+
+
+if __name__ == "__main__":
+    try:
+        main(prog_name="./dev vm")
+    except (VmError, XdpipeError) as error:
+        say(str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        say("interrupted; the VM is gone")
+        sys.exit(130)

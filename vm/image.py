@@ -1,0 +1,74 @@
+"""The root file system of the VM: one ext4 image without kernel, made from Debian packages."""
+
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+from vm.archive import MIRROR, SUITE, source
+from vm.cache import ROOT, VmError, cached
+
+PYTHON = "3.13"
+"""Of SUITE."""
+_PROVISION, _PACKAGES = ROOT / "vm/provision.sh", ROOT / "vm/packages.txt"
+_SIZE_MIB = 1536
+_LEAVE_OUT = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
+
+
+def dependencies() -> list[str]:
+    """Return xdpipe's Python dependencies, with those of its tests."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted: list[str] = project["dependencies"] + project["optional-dependencies"]["test"]
+    return wanted
+
+
+def root_image() -> Path:
+    """Return the image file, made if need be."""
+    inputs = [SUITE, MIRROR, _PROVISION, _PACKAGES, Path(__file__), *dependencies()]
+    return cached("root", inputs, _make) / "root.ext4"
+
+
+def _make(place: Path) -> None:
+    """Have mmdebstrap make the system, provision it, and write it to an image."""
+    wheels, root = place / "wheels", place / "root"
+    _run(
+        [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
+         "--only-binary=:all:", "--python-version", PYTHON, "--implementation", "cp",
+         "--abi", f"cp{PYTHON.replace('.', '')}", "--abi", "abi3", "--abi", "none",
+         "--dest", str(wheels), *dependencies()],
+        "fetch the Python dependencies",
+    )  # fmt: skip
+    packages = [line.partition("#")[0].strip() for line in _PACKAGES.read_text().splitlines()]
+    given = 'mkdir -p "$1/given/vm" && cp -r'
+    _run(
+        ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase",
+         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _LEAVE_OUT),
+         f"--include={','.join(filter(None, packages))}",
+         f"--customize-hook={given} {wheels} \"$1/given\"",
+         f"--customize-hook=cp {_PROVISION} {_PACKAGES} \"$1/given/vm\"",
+         f"--customize-hook=cp {ROOT / 'pyproject.toml'} \"$1/given\"",
+         "--customize-hook=chroot \"$1\" /given/vm/provision.sh /given /given/wheels",
+         # compiling them again at each start would take longer than all else
+         "--customize-hook=chroot \"$1\" python3 -m compileall -q -j0 /usr/lib/python3 /opt/xdpipe",
+         "--customize-hook=rm -r \"$1/given\"",
+         "--customize-hook=mkdir -p \"$1/work\" \"$1/out\" \"$1/exchange\"",
+         SUITE, str(root), source(SUITE)],
+        "make the root file system",
+    )  # fmt: skip
+    shutil.rmtree(wheels)
+    image = place / "root.ext4"
+    _run(
+        # root and its owners as they are; read only, so no journal and no reserve
+        ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d", str(root),
+         str(image), f"{_SIZE_MIB}M"],
+        "write the image",
+    )  # fmt: skip
+    shutil.rmtree(root)
+
+
+def _run(argv: list[str], what: str) -> None:
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        sys.stderr.write(done.stdout)
+        raise VmError(f"could not {what}: {argv[0]} ended with {done.returncode}, see above")
