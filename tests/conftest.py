@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from hosts import nics
+
 TESTS = Path(__file__).resolve().parent
 CAPTURES = TESTS.parent.parent / "shared" / "captures"
 TIERS = ("unit", "bpf", "veth", "captures", "vm")
@@ -46,9 +48,9 @@ def _lacks_captures() -> str | None:
 
 
 def _lacks_vm() -> str | None:
-    if os.environ.get("XDPIPE_VM_TESTS") != "1":
-        return "not asked for: tests that boot the VM run with XDPIPE_VM_TESTS=1"
-    return None
+    if not nics():
+        return "not in the test VM: these run in it, by ./dev vm test"
+    return _lacks_veth()
 
 
 LACKS = {

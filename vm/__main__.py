@@ -11,6 +11,7 @@ from vm.kernel import DEFAULT, KERNELS, Kernel
 from vm.nics import KINDS
 from vm.qemu import Accelerator, Qemu, tell
 from vm.session import Result, Wanted, run
+from vm.suites import run_suites, suites
 from xdpipe.errors import XdpipeError
 
 _nic = click.option(
@@ -95,6 +96,26 @@ def shell(nics: tuple[str, ...], n_queues: int, kernel: str, out: Path | None) -
 def demo(kernel: str, args: tuple[str, ...]) -> None:
     """Run the demonstration (xdpipe demo ARGS) in the VM."""
     _report(run(Wanted(kernel=kernel), ["xdpipe", "demo", *args]))
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="All root tests on all kernels; under TCG that takes more than an hour.",
+)
+@click.option("--only", type=click.Choice(["zero-copy", "veth"]), help="Only these.")
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def test(everything: bool, only: str | None, args: tuple[str, ...]) -> None:
+    """Run the tests that are for the VM; ARGS go to pytest.
+
+    Over NICs with zero copy on the newest kernel, and over veth on each kernel that is tried.
+    """
+    chosen = suites(everything=everything)
+    if only is not None:
+        chosen = [suite for suite in chosen if suite.name == only.replace("-", " ")]
+    raise SystemExit(run_suites(chosen, args))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,9 @@ def _make(place: Path) -> None:
 
 
 def _run(argv: list[str], what: str) -> None:
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        argv, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     if done.returncode != 0:
         sys.stderr.write(done.stdout)
         raise VmError(f"could not {what}: {argv[0]} ended with {done.returncode}, see above")

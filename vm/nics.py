@@ -34,8 +34,7 @@ _IFF_TAP, _IFF_NO_PI, _IFF_MULTI_QUEUE, _IFF_VNET_HDR = 0x0002, 0x1000, 0x0100, 
 class Nics:
     """Pairs of NICs, and what they hang on; a bridge and taps in a private network namespace.
 
-    The NICs have the MAC addresses 02:00:00:0K:00:01 and :02, K being the place of their kind, from
-    which the guest knows which two belong together.
+    The NICs of each pair have the MAC addresses 02:00:00:00:00:01 and :02.
     """
 
     namespace: Namespace
@@ -54,7 +53,7 @@ class Nics:
         if kind == "virtio":
             self._bridge(f"br{place}")
         for end in (1, 2):
-            name, mac = f"n{place}{end}", f"02:00:00:{place:02x}:00:{end:02x}"
+            name, mac = f"n{place}{end}", f"02:00:00:00:00:{end:02x}"
             if kind == "virtio":
                 fds = self._tap(f"tap{place}{end}", f"br{place}")
                 joined = ":".join(map(str, fds))

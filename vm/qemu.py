@@ -59,7 +59,9 @@ class Qemu:
 
 
 def _has_igb(command: Sequence[str]) -> bool:
-    done = subprocess.run([*command, "-device", "help"], capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, "-device", "help"], check=False, capture_output=True, text=True
+    )
     return '"igb"' in done.stdout
 
 
@@ -71,7 +73,7 @@ def _unpack(place: Path) -> None:
     done = subprocess.run(
         ["mmdebstrap", "--quiet", "--variant=extract",
          "--include=qemu-system-x86,seabios,ipxe-qemu", SUITE, str(place / "root"), source(SUITE)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     if done.returncode != 0:
         raise VmError(f"could not fetch Debian 13's QEMU: {done.stdout.strip()[-300:]}")
@@ -126,7 +128,7 @@ def _probe(place: Path, qemu: Qemu, kernel: Kernel) -> None:
                  "-nographic", "-no-user-config", "-no-reboot", "-monitor", "none",
                  "-serial", f"file:{empty}/serial", "-kernel", str(kernel.vmlinuz),
                  "-append", "console=ttyS0 panic=-1"],
-                timeout=PROBE_S, capture_output=True,
+                check=False, timeout=PROBE_S, capture_output=True,
             ).stderr  # fmt: skip
         serial = Path(empty, "serial")
         said += serial.read_bytes() if serial.exists() else b""

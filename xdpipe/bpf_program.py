@@ -36,6 +36,9 @@ _LOG_LINES = 6  # of the verifier, told in a message
 
 _U32, _U64 = ctypes.c_uint32, ctypes.c_uint64
 
+PASS = bytes.fromhex("b700000002000000 9500000000000000")
+"""A program that passes everything: r0 = XDP_PASS; exit (RFC 9669, 4.2 and 4.3)."""
+
 
 class _ProgLoad(ctypes.Structure):
     _fields_ = (

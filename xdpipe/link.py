@@ -1,7 +1,8 @@
 """What the kernel knows of an interface: the facts that decide whether a pipeline can run on it."""
 
 import errno
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -131,6 +132,25 @@ class Link:
             raise XdpipeError(
                 f"{self.name} has no carrier; is the cable plugged in, and the other side up?"
             )
+
+    def with_carrier(self, timeout_s: float, interrupted: Callable[[], bool]) -> Self:
+        """Wait until its carrier is there, and return the link as it is then.
+
+        Raises:
+            XdpipeError: it is gone, has no carrier for timeout_s, or we were interrupted.
+        """
+        end = time.monotonic() + timeout_s
+        while True:
+            now = self.again()
+            if now is None:
+                raise XdpipeError(f"{self.name} is gone")
+            if now.carrier:
+                return now
+            if interrupted():
+                raise XdpipeError("interrupted before it ran")
+            if time.monotonic() > end:
+                now.require_up()
+            time.sleep(0.02)
 
     def check_queues(self, queues: Iterable[int]) -> None:
         """Check that each of these is a receive queue in use.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Self
 
+from xdpipe.drivers import quirks
 from xdpipe.ranges import format_ranges
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _differences(before: Link, now: Link, geometry: Geometry) -> list[str]:
             if now.carrier
             else f"{name} lost its carrier: no packets come until the other side is there again"
         )
-    if now.mtu != before.mtu and not geometry.holds(now.mtu):
+    if now.mtu != before.mtu and not geometry.holds(now.mtu, quirks(now.driver).rx_unit):
         lines.append(
             f"{name} has an MTU of {now.mtu} now: packets longer than {geometry.longest_packet} "
             "bytes are dropped (rx_dropped) until the pipeline is started again"

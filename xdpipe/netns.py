@@ -218,15 +218,15 @@ def veth_pair(a: VethEnd, b: VethEnd, *, n_queues: int = 2, mtu: int = 1500) -> 
     try:
         a.namespace.call(make)
         for veth in (a, b):
-            veth.namespace.call(functools.partial(_configure, veth))
+            veth.namespace.call(functools.partial(configure, veth))
     except NetlinkError as error:
         raise XdpipeError(
             f"veth pair {a.name}, {b.name} with {n_queues} queues: {os.strerror(error.code)}"
         ) from error
 
 
-def _configure(veth: VethEnd) -> None:
-    """Set one end up, on a thread in its namespace."""
+def configure(veth: VethEnd) -> None:
+    """Give an interface its addresses and settings and set it up, on a thread in its namespace."""
     addresses = [ip_interface(address) for address in veth.addresses]
     has_ipv6 = any(isinstance(address, IPv6Interface) for address in addresses)
     # Before the interface goes up, since that is when it would start to speak.

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xdpipe.bpf_link import XdpLink
+from xdpipe.bpf_program import PASS, Program
 from xdpipe.chain import Chain
 from xdpipe.check import CaptureBatches
 from xdpipe.core._core import ffi, lib
 from xdpipe.counters import CountersPage
+from xdpipe.drivers import quirks
 from xdpipe.errors import XdpipeError
 from xdpipe.stages import Headers
 from xdpipe.umem import Geometry, Umem
@@ -29,6 +32,8 @@ _CHUNK = 64
 """Packets that are handed over at once: the grain of the pace."""
 _STALL_S = 2.0
 """A link that takes nothing for so long is given up."""
+_CARRIER_S = 10.0
+"""How long a link may be down when it is set up for zero copy."""
 CATCH_UP_S = 0.01
 """Who falls behind the pace catches up with so much of it at once, and no more: a burst would fill
 the receiver's rings."""
@@ -149,7 +154,7 @@ class _Lane:
         self.packets = packets
         self.at = 0
         self.page = CountersPage(())
-        self.umem = Umem(Geometry.for_mtu(link.mtu, link.name))
+        self.umem = Umem(Geometry.for_link(link))
         self.xsk = Xsk.open(self.umem)
         self.mode = self.xsk.bind(link, queue, mode)
         self.umem.adopt(self.xsk)
@@ -238,7 +243,7 @@ def replay(
         XdpipeError: the capture or the link is not fit for it, or the link stops taking packets.
     """
     result = ReplayResult()
-    geometry = Geometry.for_mtu(link.mtu, link.name)
+    geometry = Geometry.for_link(link)
     longest = min(link.mtu + 14 + 8, geometry.frame_size)
     lanes: list[_Lane] = []
     with ExitStack() as stack:
@@ -247,6 +252,10 @@ def replay(
             stack.callback(lane.close)
             lanes.append(lane)
         result.mode = lanes[0].mode
+        if result.mode == "zerocopy" and quirks(link.driver).tx_needs_program:
+            program = stack.enter_context(Program.load(PASS, "pass"))
+            stack.enter_context(XdpLink(program, link.index, link.name, "native"))
+            link.with_carrier(_CARRIER_S, stop)
         total = loops * sum(len(lane.packets) for lane in lanes)
         try:
             _send_all(lanes, loops, pps, total, link, stop, progress, result)

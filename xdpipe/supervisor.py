@@ -23,6 +23,7 @@ from xdpipe.rundir import RunDir, State, network_namespace
 from xdpipe.steering import Guard, Steering, SteerProgram
 from xdpipe.umem import Geometry
 from xdpipe.worker_handle import WorkerHandle, sum_stages
+from xdpipe.xsk import QueueBusy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 HELLO_TIMEOUT_S = 60.0
 """How long a worker may take to import the user's file."""
 _SLICE_S = 0.1
+CARRIER_TIMEOUT_S = 10.0
+"""How long a NIC may take to have its carrier back after it was set up for AF_XDP."""
 SETTLE_TIMEOUT_S = 1.0
 """How long a stopping pipeline waits for packets that are under way to its sockets."""
 STOP_TIMEOUT_S = 5.0
@@ -97,7 +100,7 @@ class Supervisor:
         self._link = link = Link.find(self._options.dev)
         link.require_up()
         self._options = self._complete(link)
-        self._geometry = Geometry.for_mtu(link.mtu, link.name)
+        self._geometry = Geometry.for_link(link)
         self._claim(link)
         self._leave_cores()
         for queue, core in zip(self._options.queues, self._options.cores, strict=True):
@@ -119,9 +122,13 @@ class Supervisor:
                 "a packet lost so would show as residual"
             )
         self.attach = self._program.attach(link.index, link.name, self._options.attach)
+        self._mode = self._mode_for(self.attach)
         for handle in self._handles:
-            handle.open_socket(link, self._options.mode, self._geometry, self._infos)
+            handle.open_socket(self._geometry, self._infos)
+            handle.bind(link, self._mode)
             handle.hand_over(self._options.batch_size, self._options.spin_us, adopt=False)
+        # some NICs reset their link at attach and bind: igb has it back after 3 s
+        link = link.with_carrier(CARRIER_TIMEOUT_S, self._interrupted)
         for handle in self._handles:
             self._expect(handle, "ready")
             self._watch(handle)
@@ -133,6 +140,22 @@ class Supervisor:
         self._listener = self._run_dir.listen()
         self._stack.callback(self._listener.close)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+
+    def _mode_for(self, attach: str) -> str:
+        """Return what to ask of bind.
+
+        A driver binds a zero-copy socket without looking whether its own XDP runs the program, but
+        generic XDP cannot fill it (xsk_generic_rcv): nothing would ever be received.
+        """
+        mode = self._options.mode
+        if attach == "native":
+            return mode
+        if mode == "zerocopy":
+            raise XdpipeError(
+                f"{self._link.name}: zero copy needs the program in native mode, and it is "
+                "attached in generic mode; use --mode auto or copy"
+            )
+        return "copy"
 
     def _complete(self, link: Link) -> RunOptions:
         options = self._options
@@ -335,11 +358,25 @@ class Supervisor:
         handle.state = "waiting"
 
     def _try_hand_over(self, handle: WorkerHandle) -> None:
-        """Hand the socket over as soon as the kernel holds none of its frames."""
-        if handle.xsk.held_by_kernel:
-            return
+        """Hand the queue over as soon as that can be done without losing a frame."""
+        options = self._options
+        adopt = handle.mode == "copy"
+        if adopt and handle.xsk.held_by_kernel:
+            return  # under way; the next poll looks again
+        if handle.mode == "zerocopy":
+            handle.renew_socket()
+        if not handle.mode:
+            try:
+                handle.bind(self._link, self._mode, patience_s=0)
+            except QueueBusy:
+                return  # the driver is still at work on the old socket's end
+            except XdpipeError as error:
+                self._tell(f"{error}; its packets go to the kernel from now on")
+                handle.quick_deaths = QUICK_DEATHS_MAX
+                handle.popen.kill()
+                return
         handle.state = "starting"
-        handle.hand_over(self._options.batch_size, self._options.spin_us, adopt=True)
+        handle.hand_over(options.batch_size, options.spin_us, adopt=adopt)
 
     def _accept(self) -> None:
         assert self._listener is not None
@@ -402,7 +439,7 @@ class Supervisor:
 
     def _ledger(self) -> Ledger:
         # the workers first: what comes in between shows as waiting, not as gone astray
-        queues = [(handle.page.read(), handle.xsk.statistics()) for handle in self._handles]
+        queues = [(handle.page.read(), handle.statistics()) for handle in self._handles]
         return Ledger.close_books(self._program.counters(), queues)
 
     # Stop

@@ -5,14 +5,18 @@ from __future__ import annotations
 import mmap
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xdpipe.core._core import ffi, lib
+from xdpipe.drivers import quirks
 from xdpipe.errors import XdpipeError
 from xdpipe.process import shared_memory
+
+if TYPE_CHECKING:
+    from xdpipe.link import Link
 
 KERNEL_HEADROOM = 256
 """Bytes that the kernel keeps before a received packet (XDP_PACKET_HEADROOM)."""
@@ -42,13 +46,14 @@ class Geometry:
         """Bytes of the longest packet that is received whole."""
         return self.frame_size - KERNEL_HEADROOM
 
-    def holds(self, mtu: int) -> bool:
+    def holds(self, mtu: int, rx_unit: int = 1) -> bool:
         """Whether packets of that MTU fit in a frame with their Ethernet header and two VLAN tags.
 
         Args:
             mtu: bytes of the largest packet, without the Ethernet header.
+            rx_unit: the NIC fills only so many whole units of what is free in a frame; bytes.
         """
-        return mtu + _ETHERNET_AND_TWO_TAGS <= self.longest_packet
+        return mtu + _ETHERNET_AND_TWO_TAGS <= self.longest_packet // rx_unit * rx_unit
 
     @property
     def ring_sizes(self) -> tuple[int, int, int, int]:
@@ -56,20 +61,21 @@ class Geometry:
         return self.n_frames, self.n_frames, self.tx_size, self.n_frames
 
     @classmethod
-    def for_mtu(cls, mtu: int, name: str) -> Geometry:
+    def for_link(cls, link: Link) -> Geometry:
         """Choose the frame size for an interface, with room for its headers and two VLAN tags.
 
         Raises:
-            XdpipeError: a packet of that MTU does not fit in a page.
+            XdpipeError: a packet of its MTU does not fit in a page.
         """
+        unit = quirks(link.driver).rx_unit
         for frame_size in (2048, 4096):
             geometry = cls(frame_size=frame_size)
-            if geometry.holds(mtu):
+            if geometry.holds(link.mtu, unit):
                 return geometry
-        most = geometry.longest_packet - _ETHERNET_AND_TWO_TAGS
+        most = geometry.longest_packet // unit * unit - _ETHERNET_AND_TWO_TAGS
         raise XdpipeError(
-            f"{name}: its MTU of {mtu} does not fit in a frame; "
-            f"lower it with: ip link set {name} mtu {most}"
+            f"{link.name}: its MTU of {link.mtu} does not fit in a frame; "
+            f"lower it with: ip link set {link.name} mtu {most}"
         )
 
 

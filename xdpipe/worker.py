@@ -50,6 +50,7 @@ class Assignment:
         geometry: of UMEM and rings.
         adopt: another worker has worked on this socket before; else all frames are on its fill
             ring or with the driver.
+        before: fields *_before of struct xp_worker: the counters when the socket was new.
     """
 
     queue: int
@@ -58,6 +59,7 @@ class Assignment:
     spin_us: int
     geometry: Geometry
     adopt: bool
+    before: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
         """Return a form that JSON can hold."""
@@ -111,6 +113,7 @@ class Worker:
                 "attended": page.c_attention[0],
                 "counters": page.c_counters,
                 "tx_scratch": self._scratch,
+                **assignment.before,
             },
         )
         if assignment.adopt and not umem.adopt(xsk):

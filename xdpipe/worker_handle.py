@@ -15,7 +15,7 @@ from xdpipe.counters import CountersPage
 from xdpipe.process import Process
 from xdpipe.umem import Umem
 from xdpipe.worker import Assignment
-from xdpipe.xsk import Xsk
+from xdpipe.xsk import REOPEN_S, Xsk, XskStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +28,8 @@ ENDING_S = 0.2
 """How long a process may take to end after it has closed its control socket."""
 _ENVIRONMENT = ("PATH", "LANG", "LC_", "TZ", "PYTHON", "VIRTUAL_ENV")
 """What a worker gets of our environment, which may hold secrets."""
+_BEFORE = ("received_before", "filled_before", "tx_submitted_before", "tx_completed_before")
+"""Fields of struct xp_worker: the counters that go with the ring indices, as the socket began."""
 _PLACES = ("free", "fill", "kernel", "rx", "batch", "tx", "completion")
 
 
@@ -47,6 +49,7 @@ class WorkerHandle:
         self._file = file
         self._user = user
         self.mode = ""
+        """What bind gave: zerocopy or copy; empty while the socket is not bound."""
         self.restarts = -1
         self.ready_at = 0.0
         self.state = "new"
@@ -78,20 +81,45 @@ class WorkerHandle:
         self.restarts += 1
         self.state = "starting"
 
-    def open_socket(
-        self, link: Link, mode: str, geometry: Geometry, infos: Sequence[StageInfo]
-    ) -> None:
-        """Make UMEM, socket and counters page, fill the fill ring, bind."""
+    def open_socket(self, geometry: Geometry, infos: Sequence[StageInfo]) -> None:
+        """Make UMEM, socket and counters page, and fill the fill ring."""
         self.page = CountersPage(infos)
         self.umem = Umem(geometry)
         self.xsk = Xsk.open(self.umem)
         self.umem.give_all(self.xsk)
-        self.mode = self.xsk.bind(link, self.queue, mode)
+        self._past = XskStatistics()
+        self._before = dict.fromkeys(_BEFORE, 0)
+
+    def bind(self, link: Link, mode: str, patience_s: float = REOPEN_S) -> None:
+        """Bind the socket to the queue; see Xsk.bind."""
+        self.mode = self.xsk.bind(link, self.queue, mode, patience_s)
+
+    def renew_socket(self) -> None:
+        """Put a new socket, not bound yet, in the place of one whose frames the driver holds.
+
+        A zero-copy driver gives back the frames that it has taken from the fill ring only when
+        their socket is closed, so a next worker cannot find out which are free. What waits on the
+        rings is lost and counted.
+        """
+        self.abandon()
+        self._past = self.statistics()
+        self.mode = ""
+        self.xsk.close()
+        self.umem.close()
+        self.umem = Umem(self.umem.geometry)
+        self.xsk = Xsk.open(self.umem)
+        self.umem.give_all(self.xsk)
+        counters = self.page.read()
+        self._before = {name: counters[name.removesuffix("_before")] for name in _BEFORE}
+
+    def statistics(self) -> XskStatistics:
+        """Return what the kernel counted on the queue's socket, and on those before it."""
+        return self._past + self.xsk.statistics()
 
     def hand_over(self, batch_size: int, spin_us: int, *, adopt: bool) -> None:
         """Give the worker that has said hello what it serves; it answers `ready`."""
         assignment = Assignment(
-            self.queue, self.core, batch_size, spin_us, self.umem.geometry, adopt
+            self.queue, self.core, batch_size, spin_us, self.umem.geometry, adopt, self._before
         )
         fds = (self.xsk.fd, self.umem.fd, self.page.fd)
         self.control.send("serve", assignment.to_dict(), fds)
@@ -134,8 +162,11 @@ class WorkerHandle:
         """Count what a dead worker left behind, since none will follow it."""
         c = ffi.new(
             "struct xp_worker *",
-            {"xsk": self.xsk.c, "umem": self.umem.c, "counters": self.page.c_counters},
-        )
+            {
+                "xsk": self.xsk.c, "umem": self.umem.c, "counters": self.page.c_counters,
+                **self._before,
+            },
+        )  # fmt: skip
         lib.xp_abandon(c)
         self.umem.adopt(self.xsk)
         lib.xp_publish(c)
@@ -160,7 +191,7 @@ class WorkerHandle:
     def status(self, attach: str) -> dict[str, Any]:
         """Return what `--json` shows of this worker under `workers`."""
         counters = self.page.read()
-        statistics = self.xsk.statistics()
+        statistics = self.statistics()
         if self.state == "serving":
             self.rss_bytes = self.process.rss_bytes
         frames = {place: counters[f"frames_{place}"] for place in _PLACES}

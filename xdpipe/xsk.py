@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Self
 
 from xdpipe.core._core import ffi, lib
@@ -36,17 +36,24 @@ class XskStatistics:
     than a frame, or no frame on the fill ring) and in `rx_ring_full`. The others count events.
     """
 
-    rx_dropped: int
-    rx_invalid_descs: int
-    tx_invalid_descs: int
-    rx_ring_full: int
-    rx_fill_ring_empty_descs: int
-    tx_ring_empty_descs: int
+    rx_dropped: int = 0
+    rx_invalid_descs: int = 0
+    tx_invalid_descs: int = 0
+    rx_ring_full: int = 0
+    rx_fill_ring_empty_descs: int = 0
+    tx_ring_empty_descs: int = 0
+
+    def __add__(self, other: XskStatistics) -> XskStatistics:
+        return XskStatistics(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def drops(self) -> dict[str, int]:
         """Packets that were redirected to the socket and lost there, by counter."""
         return {"rx_dropped": self.rx_dropped, "rx_ring_full": self.rx_ring_full}
+
+
+class QueueBusy(XdpipeError):
+    """Another AF_XDP socket holds the queue."""
 
 
 class Xsk:
@@ -100,26 +107,29 @@ class Xsk:
         message = f"{what}: {os.strerror(-result)}"
         raise XdpipeError(f"{message}; {cure}" if cure else message)
 
-    def bind(self, link: Link, queue: int, mode: str = "auto") -> str:
+    def bind(self, link: Link, queue: int, mode: str = "auto", patience_s: float = REOPEN_S) -> str:
         """Bind to a queue and return the mode obtained: `zerocopy` or `copy`.
 
         Args:
             link: the interface.
             queue: the number of the receive queue.
             mode: `auto` (zero copy, else copy), `zerocopy` or `copy` (that or nothing).
+            patience_s: try for so long again while the queue is busy.
 
         Raises:
+            QueueBusy: another socket holds the queue.
             XdpipeError: the queue does not exist or is taken, or the driver cannot do the mode.
         """
         flags = MODES[mode] | _XDP_USE_NEED_WAKEUP
-        end = time.monotonic() + REOPEN_S
+        end = time.monotonic() + patience_s
         while True:
             result = lib.xp_xsk_bind(self.fd, link.index, queue, flags)
             if result != -errno.EBUSY or time.monotonic() > end:
                 break
             time.sleep(0.02)
         if result < 0:
-            raise XdpipeError(self._bind_error(link, queue, mode, -result))
+            kind = QueueBusy if result == -errno.EBUSY else XdpipeError
+            raise kind(self._bind_error(link, queue, mode, -result))
         return "zerocopy" if lib.xp_xsk_zero_copy(self.fd) == 1 else "copy"
 
     @staticmethod

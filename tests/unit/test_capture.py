@@ -321,7 +321,7 @@ def test_what_is_no_capture_is_refused_in_one_line(
 
 
 def test_what_never_ends_and_is_no_capture_is_refused_at_its_start() -> None:
-    with pytest.raises(XdpipeError, match="^/dev/zero: not a capture file"):
+    with pytest.raises(XdpipeError, match=r"^/dev/zero: not a capture file"):
         CaptureReader("/dev/zero")
 
 

@@ -1,140 +1,19 @@
-"""A host and a client in namespaces of their own, and xdpipe run on the host as a user runs it."""
+"""The host and the client that the tests of this tier run between."""
 
-import json
-import os
-import select
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from xdpipe.netns import Namespace, VethEnd, veth_pair
-
-ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = ROOT / "examples"
-PIPELINES = Path(__file__).resolve().parent / "pipelines"
-
-HOST_MAC, CLIENT_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
-HOST4, CLIENT4 = "10.1.0.1", "10.1.0.2"
-HOST6, CLIENT6 = "fd01::1", "fd01::2"
-
-
-def until(condition: Callable[[], Any], what: str, timeout_s: float = 15.0) -> Any:
-    """Return the condition's first true value; fail, naming what did not come, when time is up."""
-    end = time.monotonic() + timeout_s
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > end:
-            pytest.fail(f"{what}: did not come true within {timeout_s} s")
-        select.select([], [], [], 0.005)
-
-
-@dataclass
-class Running:
-    """`xdpipe run` in the host's namespace."""
-
-    popen: subprocess.Popen[str]
-    xdpipe: Callable[..., subprocess.CompletedProcess[str]]
-    final: dict[str, Any] = field(default_factory=dict)
-
-    def status(self) -> dict[str, Any] | None:
-        """Return its live status, None while it starts."""
-        out = json.loads(self.xdpipe("status", "--json").stdout)
-        found = [entry["status"] for entry in out["pipelines"] if "status" in entry]
-        return found[0] if found else None
-
-    def wait_ready(self) -> dict[str, Any]:
-        """Return its status as soon as it takes packets."""
-
-        def ready() -> dict[str, Any] | None:
-            if self.popen.poll() is not None:
-                out, err = self.popen.communicate()
-                pytest.fail(f"xdpipe run ended with {self.popen.returncode}: {out}{err}")
-            return self.status()
-
-        status: dict[str, Any] = until(ready, "xdpipe run takes packets")
-        return status
-
-    def end(self, number: int = signal.SIGINT) -> dict[str, Any]:
-        """End it as Ctrl-C does, and return what it printed: the final status."""
-        if self.popen.returncode is None:
-            self.popen.send_signal(number)
-        out, err = self.popen.communicate(timeout=30)
-        assert self.popen.returncode == 0, err
-        self.final = json.loads(out)
-        self.final["stderr"] = err
-        return self.final
-
-
-@dataclass
-class Bench:
-    """The two namespaces `host` (veth `h0`) and `client` (veth `c0`), two queues each."""
-
-    host: Namespace
-    client: Namespace
-    run_dir: Path
-    started: list[Running] = field(default_factory=list)
-
-    def xdpipe(
-        self, *args: str, where: Namespace | None = None, timeout: float = 60
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command of xdpipe to its end, on the host unless told otherwise."""
-        return (where or self.host).run(
-            [sys.executable, "-P", "-m", "xdpipe.cli", *args],
-            timeout=timeout, check=False, capture_output=True, text=True, env=self.env,
-        )  # fmt: skip
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {**os.environ, "XDPIPE_RUN_DIR": str(self.run_dir)}
-
-    def run(self, file: str | Path, *args: str, ready: bool = True) -> Running:
-        """Start `xdpipe run FILE --dev h0 --json ARGS`, and wait until it takes packets."""
-        popen = self.host.popen(
-            [sys.executable, "-P", "-m", "xdpipe.cli", "run", str(file), "--dev", "h0", "--json",
-             *args],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.env,
-        )  # fmt: skip
-        running = Running(popen, self.xdpipe)
-        self.started.append(running)
-        if ready:
-            running.wait_ready()
-        return running
-
-    def replay(self, capture: str | Path, *args: str, timeout: float = 60) -> dict[str, Any]:
-        """Send a capture from the client to the host; return what `xdpipe replay` printed."""
-        done = self.xdpipe("replay", str(capture), "--dev", "c0", "--json", *args,
-                           where=self.client, timeout=timeout)  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        result: dict[str, Any] = json.loads(done.stdout)
-        return result
-
-
-def close(bench: Bench) -> None:
-    for running in bench.started:
-        if running.popen.poll() is None:
-            running.popen.kill()
-        running.popen.communicate()
-    bench.host.close()
-    bench.client.close()
+from hosts import Bench, nic_bench, nic_kind, veth_bench
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    """Return a host and a client, joined by a veth pair with two queues."""
-    host, client = Namespace(), Namespace()
-    veth_pair(
-        VethEnd("h0", host, [f"{HOST4}/24", f"{HOST6}/64"], mac=HOST_MAC, offloads=False),
-        VethEnd("c0", client, [f"{CLIENT4}/24", f"{CLIENT6}/64"], mac=CLIENT_MAC, offloads=False),
-    )
-    bench = Bench(host, client, tmp_path / "run")
-    yield bench
-    close(bench)
+    """Return a host and a client, joined by a veth pair with two queues.
+
+    In the test VM XDPIPE_TEST_NIC may name a kind of NIC to join them by instead.
+    """
+    kind = nic_kind()
+    with nic_bench(kind, tmp_path) if kind else veth_bench(tmp_path) as bench:
+        yield bench

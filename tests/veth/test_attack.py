@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from traffic import numbered_flows
 
-from conftest import EXAMPLES, Bench, until
+from hosts import EXAMPLES, Bench, until
 
 HEAD = "import os, sys, time\nfrom xdpipe import *\n"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import until
+from hosts import until
 
 DEMO = [sys.executable, "-P", "-m", "xdpipe.cli", "demo"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import PIPELINES, Bench, until
+from hosts import PIPELINES, Bench, until
 from xdpipe.link import Link
 from xdpipe.netns import Namespace
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from traffic import numbered_flows
 
-from conftest import PIPELINES, Bench
+from hosts import PIPELINES, Bench
 
 N_PACKETS, N_FLOWS = 1_000_000, 4096
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from traffic import numbered_flows
 
-from conftest import Bench, until
+from hosts import Bench, until
 from xdpipe.capture import CaptureReader
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from traffic import numbered_flows
 
-from conftest import EXAMPLES, PIPELINES, Bench, Running, until
+from hosts import EXAMPLES, PIPELINES, Bench, Running, until
 from xdpipe.link import Link
 from xdpipe.process import Process
 

@@ -1,6 +1,5 @@
 """examples/udp_echo.py against a socket program that knows nothing of xdpipe."""
 
-import random
 import select
 import socket
 import subprocess
@@ -10,27 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CLIENT4, CLIENT6, EXAMPLES, HOST4, HOST6, Bench
+from hosts import CLIENT4, CLIENT6, EXAMPLES, HOST4, HOST6, Bench, echoes
 
 SIZES = [0, 1, 2, 3, 17, 18, 19, 512, 1000, 1471, 1472]
-
-
-def echoes(bench: Bench, local: str, remote: str, sizes: list[int], rounds: int = 3) -> int:
-    """Send datagrams of these sizes from several ports; check each answer; return how many."""
-    family = socket.AF_INET6 if ":" in remote else socket.AF_INET
-    rng = random.Random(7)
-    n = 0
-    for _ in range(rounds):
-        with bench.client.call(lambda: socket.socket(family, socket.SOCK_DGRAM)) as sock:
-            sock.bind((local, 0))
-            sock.connect((remote, 7))
-            sock.settimeout(5)
-            for size in sizes:
-                data = rng.randbytes(size)
-                sock.send(data)
-                assert sock.recv(2000) == data
-                n += 1
-    return n
 
 
 @pytest.mark.parametrize(

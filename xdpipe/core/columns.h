@@ -68,7 +68,7 @@
 	X(tx_errors, "send calls that failed otherwise, by the last errno")                        \
 	X(tx_errno, "that errno")                                                                  \
 	X(filled, "frames put on the fill ring")                                                   \
-	X(wakeups, "send calls")                                                                   \
+	X(wakeups, "calls that wake the driver: send, receive")                                    \
 	X(polls, "poll calls")                                                                     \
 	X(busy_ns, "time in cycles that moved packets; ns")                                        \
 	X(frames_free, "frames on the free list")                                                  \

@@ -91,24 +91,38 @@ int xp_adopt(struct xp_xsk *xsk, struct xp_umem *umem, uint8_t *marks)
 	return 0;
 }
 
+/* Packets that were put on this socket's tx ring and have not come back. */
+static uint64_t in_flight(const struct xp_worker *w)
+{
+	const struct xp_counters *c = w->counters;
+
+	return (c->tx_submitted - w->tx_submitted_before) -
+	       (c->tx_completed - w->tx_completed_before);
+}
+
+/* Raise a counter to what a 32-bit ring index, 0 when the counter was `before`, says. */
+static void catch_up(uint64_t *counter, uint64_t before, const uint32_t *index)
+{
+	uint32_t done = __atomic_load_n(index, __ATOMIC_ACQUIRE);
+
+	*counter += (uint32_t)(done - (uint32_t)(*counter - before));
+}
+
 /*
  * Close the books of a worker that died: what it had taken from the rings without counting it as
- * received, or received without counting a verdict, is counted now. The 32-bit ring indices tell
- * how many it took; they started at 0 with the counters.
+ * received, or received without counting a verdict, is counted now. The ring indices tell how many
+ * it took.
  */
 void xp_reconcile(struct xp_worker *w)
 {
 	struct xp_counters *c = w->counters;
-	uint32_t taken = __atomic_load_n(w->xsk->rx.consumer, __ATOMIC_ACQUIRE);
-	uint32_t filled = __atomic_load_n(w->xsk->fill.producer, __ATOMIC_ACQUIRE);
-	uint32_t submitted = __atomic_load_n(w->xsk->tx.producer, __ATOMIC_ACQUIRE);
-	uint32_t completed = __atomic_load_n(w->xsk->completion.consumer, __ATOMIC_ACQUIRE);
+	struct xp_xsk *xsk = w->xsk;
 	uint64_t tx;
 
-	c->received += (uint32_t)(taken - (uint32_t)c->received);
-	c->filled += (uint32_t)(filled - (uint32_t)c->filled);
-	c->tx_submitted += (uint32_t)(submitted - (uint32_t)c->tx_submitted);
-	c->tx_completed += (uint32_t)(completed - (uint32_t)c->tx_completed);
+	catch_up(&c->received, w->received_before, xsk->rx.consumer);
+	catch_up(&c->filled, w->filled_before, xsk->fill.producer);
+	catch_up(&c->tx_submitted, w->tx_submitted_before, xsk->tx.producer);
+	catch_up(&c->tx_completed, w->tx_completed_before, xsk->completion.consumer);
 	tx = c->tx_submitted + c->tx_no_room;
 	if (c->verdict_tx < tx) /* died between the ring and the counter */
 		c->verdict_tx = tx;
@@ -269,7 +283,7 @@ void xp_reclaim(struct xp_worker *w)
 	struct xp_ring *completion = &w->xsk->completion;
 	uint32_t first, n;
 
-	if (w->counters->tx_submitted == w->counters->tx_completed)
+	if (in_flight(w) == 0)
 		return;
 	kick_tx(w);
 	first = completion->cached_consumer;
@@ -331,7 +345,8 @@ static int attention_wanted(const struct xp_worker *w)
 void xp_publish(struct xp_worker *w)
 {
 	struct xp_counters *c = w->counters;
-	uint64_t with_kernel = c->filled - c->received + c->tx_submitted - c->tx_completed;
+	uint64_t with_kernel = (c->filled - w->filled_before) -
+			       (c->received - w->received_before) + in_flight(w);
 
 	c->frames_free = w->umem->n_free;
 	c->frames_batch = w->batch ? w->batch->n : 0; /* replay has none */
@@ -344,13 +359,22 @@ void xp_publish(struct xp_worker *w)
 			   c->frames_completion;
 }
 
-/* Look at the rx ring for spin_us, then poll until packets come or the supervisor calls. */
+/*
+ * Look at the rx ring for spin_us, then poll until packets come or the supervisor calls.
+ *
+ * A zero-copy driver that found no frame on the fill ring receives nothing more until it is woken
+ * (XDP_RING_NEED_WAKEUP, af_xdp.rst): now that there are frames, it is. poll does that as well.
+ */
 void xp_wait(struct xp_worker *w)
 {
 	struct pollfd fds[2] = {{w->xsk->fd, POLLIN, 0}, {w->control_fd, POLLIN, 0}};
 	uint64_t end = now_ns(CLOCK_MONOTONIC) + w->spin_us * 1000ull;
 	int timeout_ms = w->poll_timeout_ms;
 
+	if (ring_needs_wakeup(&w->xsk->fill)) {
+		w->counters->wakeups++;
+		recvfrom(w->xsk->fd, NULL, 0, MSG_DONTWAIT, NULL, NULL);
+	}
 	do {
 		for (int i = 0; i < 32; i++) {
 			if (ring_peek(&w->xsk->rx, 1) || attention_wanted(w))
@@ -359,7 +383,7 @@ void xp_wait(struct xp_worker *w)
 		}
 	} while (now_ns(CLOCK_MONOTONIC) < end);
 	/* what is on its way out comes back without a wake-up: look again soon */
-	if (w->counters->tx_submitted != w->counters->tx_completed && timeout_ms > 1)
+	if (in_flight(w) != 0 && timeout_ms > 1)
 		timeout_ms = 1;
 	xp_publish(w);
 	w->counters->polls++;
@@ -450,7 +474,7 @@ int xp_drain_tx(struct xp_worker *w, uint32_t timeout_ms)
 
 	do
 		xp_reclaim(w);
-	while (c->tx_submitted != c->tx_completed && now_ns(CLOCK_MONOTONIC) < end);
+	while (in_flight(w) != 0 && now_ns(CLOCK_MONOTONIC) < end);
 	c->tx_abandoned = c->tx_submitted - c->tx_completed;
 	xp_publish(w);
 	return (int)c->tx_abandoned;

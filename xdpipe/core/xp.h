@@ -138,6 +138,8 @@ struct xp_worker {
 	const uint32_t *attention;
 	uint32_t attended;
 	struct xp_counters *counters;
+	/* what counters said when the socket was new and its ring indices 0 */
+	uint64_t received_before, filled_before, tx_submitted_before, tx_completed_before;
 	uint32_t *tx_scratch;   /* batch capacity */
 	uint64_t busy_since_ns; /* 0: idle */
 };

@@ -1,0 +1,232 @@
+"""A host and a client in namespaces of their own, and xdpipe run on the host as a user runs it.
+
+They are joined by a veth pair or, in the test VM, by a pair of its NICs.
+"""
+
+import functools
+import json
+import os
+import random
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyroute2 import IPRoute
+
+from xdpipe.link import Link
+from xdpipe.netns import Namespace, VethEnd, configure, veth_pair
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
+PIPELINES = ROOT / "tests" / "veth" / "pipelines"
+
+HOST_MAC, CLIENT_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
+HOST4, CLIENT4 = "10.1.0.1", "10.1.0.2"
+HOST6, CLIENT6 = "fd01::1", "fd01::2"
+
+
+def until(condition: Callable[[], Any], what: str, timeout_s: float = 15.0) -> Any:
+    """Return the condition's first true value; fail, naming what did not come, when time is up."""
+    end = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            pytest.fail(f"{what}: did not come true within {timeout_s} s")
+        select.select([], [], [], 0.005)
+
+
+@dataclass
+class Running:
+    """`xdpipe run` in the host's namespace."""
+
+    popen: subprocess.Popen[str]
+    xdpipe: Callable[..., subprocess.CompletedProcess[str]]
+    final: dict[str, Any] = field(default_factory=dict)
+
+    def status(self) -> dict[str, Any] | None:
+        """Return its live status, None while it starts."""
+        out = json.loads(self.xdpipe("status", "--json").stdout)
+        found = [entry["status"] for entry in out["pipelines"] if "status" in entry]
+        return found[0] if found else None
+
+    def wait_ready(self) -> dict[str, Any]:
+        """Return its status as soon as it takes packets."""
+
+        def ready() -> dict[str, Any] | None:
+            if self.popen.poll() is not None:
+                out, err = self.popen.communicate()
+                pytest.fail(f"xdpipe run ended with {self.popen.returncode}: {out}{err}")
+            return self.status()
+
+        status: dict[str, Any] = until(ready, "xdpipe run takes packets")
+        return status
+
+    def end(self, number: int = signal.SIGINT) -> dict[str, Any]:
+        """End it as Ctrl-C does, and return what it printed: the final status."""
+        if self.popen.returncode is None:
+            self.popen.send_signal(number)
+        out, err = self.popen.communicate(timeout=30)
+        assert self.popen.returncode == 0, err
+        self.final = json.loads(out)
+        self.final["stderr"] = err
+        return self.final
+
+
+@dataclass
+class Bench:
+    """The two namespaces `host` (veth `h0`) and `client` (veth `c0`), two queues each."""
+
+    host: Namespace
+    client: Namespace
+    run_dir: Path
+    started: list[Running] = field(default_factory=list)
+
+    def xdpipe(
+        self, *args: str, where: Namespace | None = None, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command of xdpipe to its end, on the host unless told otherwise."""
+        return (where or self.host).run(
+            [sys.executable, "-P", "-m", "xdpipe.cli", *args],
+            timeout=timeout, check=False, capture_output=True, text=True, env=self.env,
+        )  # fmt: skip
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {**os.environ, "XDPIPE_RUN_DIR": str(self.run_dir)}
+
+    def run(self, file: str | Path, *args: str, ready: bool = True) -> Running:
+        """Start `xdpipe run FILE --dev h0 --json ARGS`, and wait until it takes packets."""
+        popen = self.host.popen(
+            [sys.executable, "-P", "-m", "xdpipe.cli", "run", str(file), "--dev", "h0", "--json",
+             *args],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.env,
+        )  # fmt: skip
+        running = Running(popen, self.xdpipe)
+        self.started.append(running)
+        if ready:
+            running.wait_ready()
+        return running
+
+    def replay(self, capture: str | Path, *args: str, timeout: float = 60) -> dict[str, Any]:
+        """Send a capture from the client to the host; return what `xdpipe replay` printed."""
+        done = self.xdpipe("replay", str(capture), "--dev", "c0", "--json", *args,
+                           where=self.client, timeout=timeout)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        result: dict[str, Any] = json.loads(done.stdout)
+        return result
+
+
+def stop_all(bench: Bench) -> None:
+    for running in bench.started:
+        if running.popen.poll() is None:
+            running.popen.kill()
+            running.popen.communicate()
+
+
+def close(bench: Bench) -> None:
+    stop_all(bench)
+    bench.host.close()
+    bench.client.close()
+
+
+def echoes(bench: Bench, local: str, remote: str, sizes: list[int], rounds: int = 3) -> int:
+    """Send datagrams of these sizes from several ports; check each answer; return how many."""
+    family = socket.AF_INET6 if ":" in remote else socket.AF_INET
+    rng = random.Random(7)
+    n = 0
+    for _ in range(rounds):
+        with bench.client.call(lambda: socket.socket(family, socket.SOCK_DGRAM)) as sock:
+            sock.bind((local, 0))
+            sock.connect((remote, 7))
+            sock.settimeout(5)
+            for size in sizes:
+                data = rng.randbytes(size)
+                sock.send(data)
+                try:
+                    answer = sock.recv(2000)
+                except TimeoutError:
+                    status = bench.started[-1].status()
+                    pytest.fail(f"no answer to {size} bytes from {remote}, number {n}: {status}")
+                assert answer == data
+                n += 1
+    return n
+
+
+def ends(host: Namespace, client: Namespace) -> tuple[VethEnd, VethEnd]:
+    return (
+        VethEnd("h0", host, [f"{HOST4}/24", f"{HOST6}/64"], mac=HOST_MAC, offloads=False),
+        VethEnd("c0", client, [f"{CLIENT4}/24", f"{CLIENT6}/64"], mac=CLIENT_MAC, offloads=False),
+    )
+
+
+@contextmanager
+def veth_bench(tmp_path: Path) -> Iterator[Bench]:
+    """Make a host and a client, joined by a veth pair with two queues."""
+    host, client = Namespace(), Namespace()
+    veth_pair(*ends(host, client))
+    bench = Bench(host, client, tmp_path / "run")
+    yield bench
+    close(bench)
+
+
+# In the test VM: vm/nics.py says which NICs there are.
+
+
+def nics() -> list[str]:
+    """Return the kinds of NICs of the test VM that we are in; none elsewhere."""
+    return [kind for kind in os.environ.get("XDPIPE_VM_NICS", "").split(",") if kind]
+
+
+def nic_kind() -> str | None:
+    """Return the kind of NIC that is to stand for the veth pair of the tests, or None."""
+    return os.environ.get("XDPIPE_TEST_NIC") or None
+
+
+@contextmanager
+def nic_bench(kind: str, tmp_path: Path) -> Iterator[Bench]:
+    """Make a host and a client, joined by the VM's pair of NICs of this kind, two queues each."""
+    host, client = Namespace(), Namespace()
+    for end in ends(host, client):
+        index = until(functools.partial(_find_nic, kind, end.mac), f"the {kind} of {end.name}")
+        with IPRoute() as route:
+            route.link("set", index=index, state="down")
+            route.link("set", index=index, net_ns_fd=end.namespace.fd)
+        end.namespace.call(functools.partial(_dress, index, end))
+    bench = Bench(host, client, tmp_path / "run")
+    for end in ends(host, client):
+        look = functools.partial(Link.find, end.name)
+        until(lambda end=end, look=look: end.namespace.call(look).carrier, f"carrier of {end.name}")
+    try:
+        yield bench
+    finally:
+        stop_all(bench)
+        close(bench)  # which gives the NICs back
+
+
+def _find_nic(kind: str, mac: str | None) -> int | None:
+    driver = {"virtio": "virtio_net"}.get(kind, kind)
+    found = [link.index for link in Link.all() if (link.driver, link.mac) == (driver, mac)]
+    return found[0] if found else None
+
+
+def _dress(index: int, end: VethEnd) -> None:
+    with IPRoute() as route:
+        route.link("set", index=index, ifname=end.name)
+    for settings in (
+        ["-L", end.name, "combined", "2"],
+        ["-N", end.name, "rx-flow-hash", "udp4", "sdfn"],  # spread flows of one pair of hosts
+        ["-N", end.name, "rx-flow-hash", "udp6", "sdfn"],
+    ):  # what a driver has so already, or has not at all, it refuses
+        subprocess.run(["ethtool", *settings], check=False, capture_output=True)
+    configure(end)

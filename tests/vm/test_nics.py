@@ -1,0 +1,172 @@
+"""The main job over emulated NICs, in zero copy and in what is left without it."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hosts import (
+    CLIENT4,
+    CLIENT6,
+    EXAMPLES,
+    HOST4,
+    HOST6,
+    PIPELINES,
+    Bench,
+    echoes,
+    until,
+)
+from traffic import numbered_flows
+from xdpipe.link import Link
+
+SIZES = [0, 1, 18, 512, 1471]
+N_PACKETS, N_FLOWS = 20_000, 256
+
+
+def modes(status: dict[str, Any]) -> list[tuple[int, str, str]]:
+    return [(w["queue"], w["mode"], w["attach"]) for w in status["workers"]]
+
+
+def check_books(final: dict[str, Any]) -> None:
+    """Every packet is in the ledger, every frame in its place."""
+    assert final["ledger"]["residual"] == 0, final["ledger"]
+    for worker in final["workers"]:
+        assert sum(worker["frames"].values()) == worker["n_frames"], worker
+
+
+def test_udp_echo_in_zero_copy_on_two_queues_gives_back_every_byte(bench: Bench) -> None:
+    running = bench.run(EXAMPLES / "udp_echo.py", "--mode", "zerocopy", "--attach", "native")
+    status = running.wait_ready()
+    assert modes(status) == [(0, "zerocopy", "native"), (1, "zerocopy", "native")]
+    n = echoes(bench, CLIENT4, HOST4, SIZES, rounds=2)
+    n += echoes(bench, CLIENT6, HOST6, SIZES[:-1], rounds=2)
+    n += echoes(bench, CLIENT4, HOST4, [100], rounds=32)  # flows enough for both queues
+    final = running.end()
+    assert final["ledger"]["verdicts"]["TX"] == final["ledger"]["sent"] == n
+    assert all(worker["packets"] > 0 for worker in final["workers"]), "one queue got nothing"
+    check_books(final)
+
+
+def test_flows_arrive_whole_and_in_order_in_zero_copy(bench: Bench, tmp_path: Path) -> None:
+    capture = tmp_path / "flows.pcap"
+    numbered_flows(capture, N_PACKETS, N_FLOWS, dport=9)
+    running = bench.run(PIPELINES / "in_order.py", "--mode", "zerocopy")
+    sent = bench.replay(capture, "--queues", "0-1", "--pps", "4000", timeout=120)
+    assert (sent["sent"], sent["refused"]) == (N_PACKETS, 0)
+    final = running.end()
+    counters = final["stages"][1]["counters"]
+    assert counters == {"in_order": N_PACKETS, "out_of_order": 0, "flows": N_FLOWS}
+    assert all(worker["packets"] > N_PACKETS // 4 for worker in final["workers"])
+    check_books(final)
+
+
+@pytest.fixture
+def name_server(bench: Bench) -> Iterator[None]:
+    """Have dnsmasq answer on the host."""
+    server = bench.host.popen(
+        ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--group=root",
+         "--pid-file=", "--no-resolv", "--no-hosts", "--bind-interfaces",
+         f"--listen-address={HOST4}", "--host-record=www.example.com,192.0.2.80"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    yield
+    server.kill()
+    server.wait()
+
+
+def test_the_dns_guard_in_zero_copy_lets_a_real_name_server_answer(
+    bench: Bench, name_server: None
+) -> None:
+    dig = ["dig", f"@{HOST4}", "+tries=2", "+time=5"]
+    running = bench.run(EXAMPLES / "dns_guard.py", "--mode", "zerocopy")
+    answers = [
+        bench.client.run([*dig, "+short", "www.example.com"], capture_output=True, text=True)
+        for _ in range(3)
+    ]
+    assert [answer.stdout for answer in answers] == ["192.0.2.80\n"] * 3
+    # what the guard is there for: an ANY query gets no answer
+    lost = bench.client.run(
+        ["dig", f"@{HOST4}", "+tries=1", "+time=1", "+notcp", "ANY", "example.com"],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert lost.returncode == 9  # no reply: dig(1)
+    final = running.end()
+    guard = final["stages"][1]["counters"]
+    assert guard["any_query"] == final["ledger"]["verdicts"]["DROP"] == 1
+    assert final["ledger"]["sent"] == guard["queries"] >= 3
+    assert {worker["mode"] for worker in final["workers"]} == {"zerocopy"}
+    check_books(final)
+
+
+@pytest.mark.parametrize(
+    ("options", "attach"),
+    [(["--mode", "copy"], "native"), (["--attach", "generic"], "generic")],
+    ids=["copy", "generic"],
+)
+def test_without_zero_copy_the_same_is_served(
+    bench: Bench, options: list[str], attach: str
+) -> None:
+    running = bench.run(EXAMPLES / "udp_echo.py", *options)
+    n = echoes(bench, CLIENT4, HOST4, SIZES, rounds=2)
+    final = running.end()
+    assert modes(final) == [(0, "copy", attach), (1, "copy", attach)]
+    assert final["ledger"]["sent"] == n
+    check_books(final)
+
+
+def test_a_killed_worker_is_replaced_in_zero_copy(bench: Bench) -> None:
+    """The driver holds frames of the dead worker's socket: its queue gets another socket."""
+    running = bench.run(EXAMPLES / "udp_echo.py", "--mode", "zerocopy")
+    echoes(bench, CLIENT4, HOST4, SIZES, rounds=2)
+    status = running.status()
+    assert status is not None
+    os.kill(status["workers"][0]["pid"], signal.SIGKILL)
+
+    def served_again() -> bool:
+        status = running.status()
+        return status is not None and [
+            (worker["state"], worker["restarts"]) for worker in status["workers"]
+        ] == [("serving", 1), ("serving", 0)]
+
+    until(served_again, "another worker serves the queue", timeout_s=60)
+    look = lambda: bench.host.call(lambda: Link.find("h0").carrier)  # noqa: E731
+    until(look, "the carrier is back")
+    before = status["workers"][0]["packets"]
+    echoes(bench, CLIENT4, HOST4, [100], rounds=32)  # flows enough for both queues
+    final = running.end()
+    assert final["workers"][0]["packets"] > before
+    assert {worker["mode"] for worker in final["workers"]} == {"zerocopy"}
+    check_books(final)
+
+
+def test_zero_copy_that_the_driver_has_not_is_one_clear_line(copy_bench: Bench) -> None:
+    done = copy_bench.xdpipe("run", str(EXAMPLES / "udp_echo.py"), "--dev", "h0",
+                             "--mode", "zerocopy", "--duration", "1")  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == (
+        "xdpipe: bind h0 queue 0: h0 (vmxnet3) has no zero copy; use --mode auto or copy\n"
+    )
+    assert copy_bench.host.call(lambda: Link.find("h0").xdp_program_id) is None
+
+
+def test_a_driver_without_zero_copy_is_served_in_copy_mode(copy_bench: Bench) -> None:
+    running = copy_bench.run(EXAMPLES / "udp_echo.py")
+    n = echoes(copy_bench, CLIENT4, HOST4, SIZES, rounds=2)
+    final = running.end()
+    assert {mode for _, mode, _ in modes(final)} == {"copy"}
+    assert final["ledger"]["sent"] == n
+    check_books(final)
+
+
+def test_generic_attach_with_zero_copy_demanded_is_one_clear_line(bench: Bench) -> None:
+    done = bench.xdpipe("run", str(EXAMPLES / "udp_echo.py"), "--dev", "h0",
+                        "--mode", "zerocopy", "--attach", "generic", "--json")  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "xdpipe: h0: zero copy needs the program in native mode, and it is attached in generic "
+        "mode; use --mode auto or copy\n"
+    )
