@@ -34,8 +34,13 @@ HOST4, CLIENT4 = "10.1.0.1", "10.1.0.2"
 HOST6, CLIENT6 = "fd01::1", "fd01::2"
 
 
+PATIENCE = 4 if os.environ.get("XDPIPE_VM") == "tcg" else 1
+"""Python is some ten times slower in an emulated machine."""
+
+
 def until(condition: Callable[[], Any], what: str, timeout_s: float = 15.0) -> Any:
     """Return the condition's first true value; fail, naming what did not come, when time is up."""
+    timeout_s *= PATIENCE
     end = time.monotonic() + timeout_s
     while True:
         value = condition()
@@ -76,7 +81,7 @@ class Running:
         """End it as Ctrl-C does, and return what it printed: the final status."""
         if self.popen.returncode is None:
             self.popen.send_signal(number)
-        out, err = self.popen.communicate(timeout=30)
+        out, err = self.popen.communicate(timeout=30 * PATIENCE)
         assert self.popen.returncode == 0, err
         self.final = json.loads(out)
         self.final["stderr"] = err
@@ -98,7 +103,8 @@ class Bench:
         """Run a command of xdpipe to its end, on the host unless told otherwise."""
         return (where or self.host).run(
             [sys.executable, "-P", "-m", "xdpipe.cli", *args],
-            timeout=timeout, check=False, capture_output=True, text=True, env=self.env,
+            timeout=timeout * PATIENCE, check=False, capture_output=True, text=True,
+            env=self.env,
         )  # fmt: skip
 
     @property
@@ -149,7 +155,7 @@ def echoes(bench: Bench, local: str, remote: str, sizes: list[int], rounds: int 
         with bench.client.call(lambda: socket.socket(family, socket.SOCK_DGRAM)) as sock:
             sock.bind((local, 0))
             sock.connect((remote, 7))
-            sock.settimeout(5)
+            sock.settimeout(5 * PATIENCE)
             for size in sizes:
                 data = rng.randbytes(size)
                 sock.send(data)

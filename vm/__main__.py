@@ -1,6 +1,8 @@
 """`./dev vm`: build the test VM, run a command in it, its tests, the demonstration, a shell."""
 
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -66,16 +68,19 @@ def _report(result: Result) -> None:
 @_kernel
 @_out
 @_timeout
+@click.option("--result", type=click.Path(path_type=Path), help="Write what came of it as JSON.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run_(nics: tuple[str, ...], n_queues: int, kernel: str, out: Path | None, timeout_s: float,
-         command: tuple[str, ...]) -> None:  # fmt: skip
+         result: Path | None, command: tuple[str, ...]) -> None:  # fmt: skip
     """Run COMMAND in the VM, with this tree at /work, and exit with its exit code.
 
     What it writes to the tree is lost with the VM. Exit code 3: it succeeded, but the VM's kernel
     complained (WARNING, BUG, Oops).
     """
-    wanted = Wanted(nics or ("virtio",), n_queues, kernel, out, timeout_s)
-    _report(run(wanted, command))
+    done = run(Wanted(nics or ("virtio",), n_queues, kernel, out, timeout_s), command)
+    if result is not None:
+        result.write_text(json.dumps(asdict(done)))
+    _report(done)
 
 
 @main.command()
@@ -105,16 +110,15 @@ def demo(kernel: str, args: tuple[str, ...]) -> None:
     is_flag=True,
     help="All root tests on all kernels; under TCG that takes more than an hour.",
 )
-@click.option("--only", type=click.Choice(["zero-copy", "veth"]), help="Only these.")
+@click.option("--kernel", "kernels", multiple=True, type=click.Choice(list(KERNELS)),
+              help="Only on this one; may be said more than once.")  # fmt: skip
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
-def test(everything: bool, only: str | None, args: tuple[str, ...]) -> None:
+def test(everything: bool, kernels: tuple[str, ...], args: tuple[str, ...]) -> None:
     """Run the tests that are for the VM; ARGS go to pytest.
 
     Over NICs with zero copy on the newest kernel, and over veth on each kernel that is tried.
     """
-    chosen = suites(everything=everything)
-    if only is not None:
-        chosen = [suite for suite in chosen if suite.name == only.replace("-", " ")]
+    chosen = [s for s in suites(everything=everything) if not kernels or s.kernel in kernels]
     raise SystemExit(run_suites(chosen, args))
 
 

@@ -14,7 +14,8 @@ DEFAULT = "7.3"
 """The one with zero copy on both NICs; of trixie-backports."""
 KERNELS = {"6.1": "bookworm", "6.12": "trixie", DEFAULT: "trixie-backports"}
 
-BOOT = ("virtio_pci", "virtio_blk", "ext4", "9p", "9pnet_virtio", "overlay", "virtio_console")
+BOOT = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "9p", "9pnet_virtio", "overlay",
+        "virtio_console")  # fmt: skip
 """Modules without which there is no root file system and no console; loaded in this order."""
 MODULES = (*BOOT, "virtio_net", "igb", "vmxnet3", "e1000e", "veth", "tun", "xsk_diag",
            "sch_ingress", "cls_bpf", "8021q", "ptp")  # fmt: skip
@@ -86,7 +87,6 @@ def _make_initrd(place: Path, modules: Path, release: str) -> None:
         (root / name).mkdir(parents=True)
     shutil.copy(_INIT, root / "init")
     (root / "init").chmod(0o755)
-    (root / "boot-modules").write_text("\n".join(BOOT) + "\n")
     subprocess.run(
         ["debugfs", "-R", f"dump -p /bin/busybox {root}/bin/busybox", root_image()],
         check=True, capture_output=True,
@@ -95,7 +95,9 @@ def _make_initrd(place: Path, modules: Path, release: str) -> None:
     target = root / "lib/modules" / release
     target.mkdir(parents=True)
     subprocess.run(["depmod", "-b", modules.parents[2], release], check=True)
-    for path in _with_dependencies(modules):
+    files = _by_name(modules)  # what is in neither is built in
+    (root / "boot-modules").write_text("".join(f"{name}\n" for name in BOOT if name in files))
+    for path in _with_dependencies(modules, [files[name] for name in MODULES if name in files]):
         (target / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(modules / path, target / path)
         if path.endswith(".xz"):  # busybox's modprobe does not read them
@@ -114,19 +116,23 @@ def _make_initrd(place: Path, modules: Path, release: str) -> None:
     shutil.rmtree(root)
 
 
-def _with_dependencies(modules: Path) -> list[str]:
-    """Return the files of the wanted modules and of those that they need."""
+def _by_name(modules: Path) -> dict[str, str]:
+    """Return the file of each module, by its name."""
+    paths = [line.partition(":")[0] for line in (modules / "modules.dep").read_text().splitlines()]
+    return {Path(path).name.partition(".")[0].replace("-", "_"): path for path in paths}
+
+
+def _with_dependencies(modules: Path, wanted: list[str]) -> list[str]:
+    """Return these files of modules and those of the modules that they need."""
     needs: dict[str, list[str]] = {}
-    by_name: dict[str, str] = {}
     for line in (modules / "modules.dep").read_text().splitlines():
         path, _, rest = line.partition(":")
         needs[path] = rest.split()
-        by_name[Path(path).name.partition(".")[0].replace("-", "_")] = path
-    wanted = [by_name[name] for name in MODULES if name in by_name]  # others are built in
-    found: dict[str, None] = {}
+    found: set[str] = set()
+    wanted = list(wanted)
     while wanted:
         path = wanted.pop()
         if path not in found:
-            found[path] = None
+            found.add(path)
             wanted += needs[path]
     return sorted(found)

@@ -52,7 +52,6 @@ class Result:
     Attributes:
         status: the command's exit code.
         release: of the kernel.
-        output: what it printed, where that was asked for.
         trouble: lines of the kernel's messages that tell of a fault in it.
         seconds: from the start of QEMU to its end.
         accelerator: that was used.
@@ -60,22 +59,17 @@ class Result:
 
     status: int
     release: str
-    output: str
     trouble: tuple[str, ...]
     seconds: float
     accelerator: str
 
 
-def run(
-    wanted: Wanted, command: Sequence[str] | None, *, capture: bool = False, quiet: bool = False
-) -> Result:
+def run(wanted: Wanted, command: Sequence[str] | None) -> Result:
     """Start a VM, run a command in it with the working tree at /work, and switch it off.
 
     Args:
         wanted: the VM.
         command: the program and its arguments; None: a shell on our terminal.
-        capture: return what it prints instead of passing it on.
-        quiet: do not say which QEMU, accelerator and kernel are used.
 
     Raises:
         VmError: the VM could not be started, or ended without a result.
@@ -83,8 +77,7 @@ def run(
     qemu, kernel = Qemu.find(), Kernel.get(wanted.kernel)
     accelerator = Accelerator.choose(qemu, kernel)
     root = root_image()
-    if not quiet:
-        tell(qemu, accelerator, kernel)
+    tell(qemu, accelerator, kernel)
     with ExitStack() as stack:
         exchange = Path(stack.enter_context(_directory("exchange")))
         out = wanted.out or Path(stack.enter_context(_directory("out")))
@@ -96,6 +89,7 @@ def run(
                 f"export {name}={shlex.quote(value)}\n"
                 for name, value in os.environ.items() if name.startswith("XDPIPE_")
             )  # fmt: skip
+            environment += f"export XDPIPE_VM={accelerator.name}\n"
             environment += f"export XDPIPE_VM_NICS={','.join(wanted.nics)}\n"
             (exchange / "command").write_text(environment + f"exec {shlex.join(command)}\n")
         namespace = Namespace()
@@ -114,34 +108,32 @@ def run(
         popen = namespace.popen(
             machine.command(qemu), pass_fds=nics.fds,
             stdin=None if command is None else subprocess.DEVNULL,
-            stdout=subprocess.PIPE if capture else None, stderr=subprocess.PIPE, text=True,
+            stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         nics.close()
         try:
-            output, errors = popen.communicate(timeout=wanted.timeout_s)
+            _, errors = popen.communicate(timeout=wanted.timeout_s)
         except subprocess.TimeoutExpired:
             popen.kill()
-            output, errors = popen.communicate()
+            _, errors = popen.communicate()
             errors = f"ended after {wanted.timeout_s:.0f} s. {errors}"
         finally:
             popen.kill()
             popen.wait()
-        return _read(exchange, output or "", errors, time.monotonic() - began, accelerator)
+        return _read(exchange, errors, time.monotonic() - began, accelerator)
 
 
-def _read(
-    exchange: Path, output: str, errors: str, seconds: float, accelerator: Accelerator
-) -> Result:
+def _read(exchange: Path, errors: str, seconds: float, accelerator: Accelerator) -> Result:
     serial = _text(exchange / "serial")
     messages = _text(exchange / "dmesg") or serial
     status = _text(exchange / "status").strip()
     if not status:
-        sys.stderr.write(output[-4000:] + serial[-4000:])
+        sys.stderr.write(serial[-4000:])
         said = errors.strip().splitlines()[-1:] or ["the guest ended before its command did"]
         raise VmError(f"no result: {said[0]}")
     trouble = tuple(line for line in messages.splitlines() if _TROUBLE.search(line))
     release = _text(exchange / "release").strip()
-    return Result(int(status), release, output, trouble, seconds, accelerator.name)
+    return Result(int(status), release, trouble, seconds, accelerator.name)
 
 
 def _text(path: Path) -> str:

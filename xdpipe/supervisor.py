@@ -125,8 +125,10 @@ class Supervisor:
         self._mode = self._mode_for(self.attach)
         for handle in self._handles:
             handle.open_socket(self._geometry, self._infos)
-            handle.bind(link, self._mode)
             handle.hand_over(self._options.batch_size, self._options.spin_us, adopt=False)
+        for handle in self._handles:
+            self._expect(handle, "mapped")
+            handle.bind(link, self._mode)
         # some NICs reset their link at attach and bind: igb has it back after 3 s
         link = link.with_carrier(CARRIER_TIMEOUT_S, self._interrupted)
         for handle in self._handles:
@@ -267,6 +269,8 @@ class Supervisor:
         for handle in self._handles:
             if handle.state == "waiting":
                 self._try_hand_over(handle)
+            elif handle.state == "mapped":
+                self._try_bind(handle)
             elif handle.state in ("serving", "stuck") and not self._stopping:
                 self._look_for_turns(handle)
 
@@ -311,6 +315,8 @@ class Supervisor:
             return
         if kind == "hello" and handle.state == "starting":
             self._returned(handle, body)
+        elif kind == "mapped" and handle.state == "starting":
+            handle.state = "mapped"
         elif kind == "ready" and handle.state == "starting":
             self._take(handle)
             self._write_state()
@@ -359,24 +365,27 @@ class Supervisor:
 
     def _try_hand_over(self, handle: WorkerHandle) -> None:
         """Hand the queue over as soon as that can be done without losing a frame."""
-        options = self._options
-        adopt = handle.mode == "copy"
+        adopt = handle.can_be_adopted
         if adopt and handle.xsk.held_by_kernel:
             return  # under way; the next poll looks again
-        if handle.mode == "zerocopy":
+        if not adopt:
             handle.renew_socket()
-        if not handle.mode:
-            try:
-                handle.bind(self._link, self._mode, patience_s=0)
-            except QueueBusy:
-                return  # the driver is still at work on the old socket's end
-            except XdpipeError as error:
-                self._tell(f"{error}; its packets go to the kernel from now on")
-                handle.quick_deaths = QUICK_DEATHS_MAX
-                handle.popen.kill()
-                return
         handle.state = "starting"
-        handle.hand_over(options.batch_size, options.spin_us, adopt=adopt)
+        handle.hand_over(self._options.batch_size, self._options.spin_us, adopt=adopt)
+
+    def _try_bind(self, handle: WorkerHandle) -> None:
+        """Bind the socket that a worker is about to serve, if it is a new one."""
+        try:
+            handle.bind(self._link, self._mode, patience_s=0)
+            handle.state = "starting"
+        except QueueBusy:
+            pass  # the driver is still at work on the old socket's end; the next poll tries again
+        except ControlClosed:
+            pass  # its death is dealt with where its control socket is read
+        except XdpipeError as error:
+            self._tell(f"{error}; its packets go to the kernel from now on")
+            handle.quick_deaths = QUICK_DEATHS_MAX
+            handle.popen.kill()
 
     def _accept(self) -> None:
         assert self._listener is not None

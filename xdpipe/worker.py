@@ -211,6 +211,9 @@ def _work(control: Control, file: str, user: str) -> None:
     umem = Umem(assignment.geometry, umem_fd)
     page = CountersPage(pipeline.infos, page_fd)
     xsk = Xsk(xsk_fd, assignment.geometry)
+    control.send("mapped")  # before Linux 6.4 rings can be mapped only while there is no queue
+    if control.receive_plain()[0] != "bound":
+        return
     worker = Worker(pipeline, assignment, xsk, umem, page, control)
     control.send("ready")
     worker.serve()

@@ -53,8 +53,8 @@ class WorkerHandle:
         self.restarts = -1
         self.ready_at = 0.0
         self.state = "new"
-        """new, starting, waiting (has said hello), serving, stuck (makes no turn), done, or lost
-        (nobody serves it)."""
+        """new, starting, waiting (has said hello), mapped (waits for bind), serving, stuck (makes
+        no turn), done, or lost (nobody serves it)."""
         self.quick_deaths = 0
         """How many of its workers in a row died soon after their start."""
         self._turns = -1
@@ -91,15 +91,15 @@ class WorkerHandle:
         self._before = dict.fromkeys(_BEFORE, 0)
 
     def bind(self, link: Link, mode: str, patience_s: float = REOPEN_S) -> None:
-        """Bind the socket to the queue; see Xsk.bind."""
-        self.mode = self.xsk.bind(link, self.queue, mode, patience_s)
+        """Bind the socket to the queue unless it is, and tell the worker; see Xsk.bind."""
+        if not self.mode:
+            self.mode = self.xsk.bind(link, self.queue, mode, patience_s)
+        self.control.send("bound")
 
     def renew_socket(self) -> None:
-        """Put a new socket, not bound yet, in the place of one whose frames the driver holds.
+        """Put a new socket, not bound yet, in the place of one that no other worker can take over.
 
-        A zero-copy driver gives back the frames that it has taken from the fill ring only when
-        their socket is closed, so a next worker cannot find out which are free. What waits on the
-        rings is lost and counted.
+        What waits on its rings is lost and counted.
         """
         self.abandon()
         self._past = self.statistics()
@@ -112,12 +112,24 @@ class WorkerHandle:
         counters = self.page.read()
         self._before = {name: counters[name.removesuffix("_before")] for name in _BEFORE}
 
+    @property
+    def can_be_adopted(self) -> bool:
+        """Whether a next worker can go on with the socket.
+
+        A zero-copy driver gives back the frames that it has taken from the fill ring only when
+        their socket is closed, so nobody could find out which are free.
+        """
+        return self.mode == "copy" and self.xsk.can_be_mapped
+
     def statistics(self) -> XskStatistics:
         """Return what the kernel counted on the queue's socket, and on those before it."""
         return self._past + self.xsk.statistics()
 
     def hand_over(self, batch_size: int, spin_us: int, *, adopt: bool) -> None:
-        """Give the worker that has said hello what it serves; it answers `ready`."""
+        """Give the worker that has said hello what it serves.
+
+        It answers `mapped`; once the socket is bound and it was told so, `ready`.
+        """
         assignment = Assignment(
             self.queue, self.core, batch_size, spin_us, self.umem.geometry, adopt, self._before
         )

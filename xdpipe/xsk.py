@@ -66,10 +66,9 @@ class Xsk:
 
     def __init__(self, fd: int, geometry: Geometry) -> None:
         self.fd = fd
+        self._ring_sizes = geometry.ring_sizes
         self.c = ffi.new("struct xp_xsk *", {"fd": fd})
-        self._check(
-            lib.xp_xsk_map(self.c, *geometry.ring_sizes), "map the rings of an AF_XDP socket"
-        )
+        self._check(lib.xp_xsk_map(self.c, *self._ring_sizes), "map the rings of an AF_XDP socket")
 
     @classmethod
     def open(cls, umem: Umem) -> Self:
@@ -154,6 +153,18 @@ class Xsk:
         out = ffi.new("uint64_t[6]")
         self._check(lib.xp_xsk_statistics(self.fd, out), "read XDP_STATISTICS")
         return XskStatistics(*(int(value) for value in out))
+
+    @property
+    def can_be_mapped(self) -> bool:
+        """Whether another process can map the rings now.
+
+        Always before bind; afterwards from Linux 6.4 on (xsk_mmap in net/xdp/xsk.c).
+        """
+        other = ffi.new("struct xp_xsk *", {"fd": self.fd})
+        if lib.xp_xsk_map(other, *self._ring_sizes) < 0:
+            return False
+        lib.xp_xsk_unmap(other)
+        return True
 
     @property
     def held_by_kernel(self) -> int:

@@ -4,7 +4,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from steered import AF_XDP, GUARD, Steered
+from steered import GUARD, Steered, unbound_xsk
 
 from xdpipe.steering import Steering, SteerProgram
 
@@ -12,7 +12,7 @@ from xdpipe.steering import Steering, SteerProgram
 @pytest.fixture(scope="session")
 def xsk() -> Iterator[socket.socket]:
     """Return an AF_XDP socket; an XSKMAP takes it though it is bound to nothing."""
-    with socket.socket(AF_XDP, socket.SOCK_RAW) as xsk:
+    with unbound_xsk() as xsk:
         yield xsk
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 from pyroute2 import IPRoute
-from steered import AF_XDP
+from steered import AF_XDP, unbound_xsk
 
 from xdpipe import bpf_link
 from xdpipe.bpf import BpfError
@@ -90,6 +90,7 @@ def describe(ifindex: int) -> list[tuple[str, str]]:
     return [(program.name, program.mode) for program in bpf_link.attached(ifindex)]
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize(
     ("asked", "obtained"), [("auto", "native"), ("native", "native"), ("generic", "generic")]
 )
@@ -196,7 +197,7 @@ def test_native_mode_that_the_driver_refuses_is_told_with_what_may_be_the_cause(
 
 def test_run_can_pretend_any_queue_of_an_interface(wire: Wire, program: SteerProgram) -> None:
     program.attach(wire.ifindex, "h0")
-    with socket.socket(AF_XDP, socket.SOCK_RAW) as xsk:
+    with unbound_xsk() as xsk:
         program.take(1, xsk.fileno())
         assert program.run(PACKET, queue=0, ifindex=wire.ifindex) == 2
         assert program.run(PACKET, queue=1, ifindex=wire.ifindex) == 4
@@ -204,13 +205,14 @@ def test_run_can_pretend_any_queue_of_an_interface(wire: Wire, program: SteerPro
         program.run(PACKET, queue=N_QUEUES, ifindex=wire.ifindex)
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("mode", ["native", "generic"])
 def test_redirect_to_a_socket_that_is_not_bound_is_counted_as_failed(
     wire: Wire, program: SteerProgram, mode: str
 ) -> None:
     assert program.redirect_errors_known
     program.attach(wire.ifindex, "h0", mode)
-    with socket.socket(AF_XDP, socket.SOCK_RAW) as xsk:
+    with unbound_xsk() as xsk:
         for queue in range(N_QUEUES):
             program.take(queue, xsk.fileno())
         wire.send(100)
@@ -221,6 +223,7 @@ def test_redirect_to_a_socket_that_is_not_bound_is_counted_as_failed(
     assert sum(counters.to_kernel.values()) + counters.redirected == counters.seen
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("mode", ["native", "generic"])
 def test_redirect_that_the_socket_drops_is_counted_by_both_alike(
     wire: Wire, program: SteerProgram, mode: str
@@ -261,7 +264,7 @@ def test_failures_of_other_programs_are_not_counted(wire: Wire, program: SteerPr
     program.attach(wire.ifindex, "h0")
     with (
         SteerProgram(EXPERIMENT, None, N_QUEUES) as bystander,
-        socket.socket(AF_XDP, socket.SOCK_RAW) as xsk,
+        unbound_xsk() as xsk,
     ):
         for queue in range(N_QUEUES):
             program.take(queue, xsk.fileno())

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from traffic import numbered_flows
 
 from hosts import PIPELINES, Bench
+from traffic import numbered_flows
 
 N_PACKETS, N_FLOWS = 1_000_000, 4096
 

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from traffic import numbered_flows
 
 from hosts import Bench, until
+from traffic import numbered_flows
 from xdpipe.capture import CaptureReader
 
 

@@ -1,6 +1,8 @@
 """examples/udp_echo.py against a socket program that knows nothing of xdpipe."""
 
+import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +17,8 @@ SIZES = [0, 1, 2, 3, 17, 18, 19, 512, 1000, 1471, 1472]
 
 
 @pytest.mark.parametrize(
-    ("local", "remote", "longest"), [(CLIENT4, HOST4, 1472), (CLIENT6, HOST6, 1452)]
+    ("local", "remote", "longest"),
+    [pytest.param(CLIENT4, HOST4, 1472, marks=pytest.mark.kernel), (CLIENT6, HOST6, 1452)],
 )
 def test_every_datagram_comes_back_byte_for_byte(
     bench: Bench, local: str, remote: str, longest: int
@@ -30,7 +33,10 @@ def test_every_datagram_comes_back_byte_for_byte(
     assert ledger["residual"] == 0
 
 
-@pytest.mark.parametrize(("local", "remote"), [(CLIENT4, HOST4), (CLIENT6, HOST6)])
+@pytest.mark.parametrize(
+    ("local", "remote"),
+    [pytest.param(CLIENT4, HOST4, marks=pytest.mark.kernel), (CLIENT6, HOST6)],
+)
 def test_generic_mode_serves_as_well(bench: Bench, local: str, remote: str) -> None:
     running = bench.run(EXAMPLES / "udp_echo.py", "--attach", "generic")
     n = echoes(bench, local, remote, SIZES[:-2])
@@ -61,6 +67,26 @@ def test_a_queue_that_is_not_served_stays_with_the_kernel(bench: Bench) -> None:
     assert by_kernel > 0 < by_worker
     assert (ledger["to_kernel"]["no_socket"], ledger["sent"]) == (by_kernel, by_worker)
     assert ledger["residual"] == 0
+
+
+@pytest.mark.kernel
+def test_another_worker_serves_after_one_was_killed(bench: Bench) -> None:
+    """By the same socket where the kernel lets another process map its rings, else by a new one."""
+    running = bench.run(EXAMPLES / "udp_echo.py")
+    assert running.popen.stderr is not None
+    n = echoes(bench, CLIENT4, HOST4, [100], rounds=16)
+    status = running.status()
+    assert status is not None
+    os.kill(status["workers"][0]["pid"], signal.SIGKILL)
+    assert "queue 0: its worker" in running.popen.stderr.readline()
+    assert "queue 0: served again" in running.popen.stderr.readline()
+    n += echoes(bench, CLIENT4, HOST4, [100], rounds=16)
+    final = running.end()
+    assert final["ledger"]["residual"] == 0
+    assert final["ledger"]["sent"] == n
+    for worker in final["workers"]:
+        assert worker["packets"] > 0
+        assert worker["frames"]["fill"] == worker["n_frames"]  # no frame leaked
 
 
 @pytest.fixture
