@@ -24,6 +24,7 @@ from pyroute2 import IPRoute
 
 from xdpipe.link import Link
 from xdpipe.netns import Namespace, VethEnd, configure, veth_pair
+from xdpipe.rundir import RunDir
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -48,7 +49,7 @@ def until(condition: Callable[[], Any], what: str, timeout_s: float = 15.0) -> A
             return value
         if time.monotonic() > end:
             pytest.fail(f"{what}: did not come true within {timeout_s} s")
-        select.select([], [], [], 0.005)
+        select.select([], [], [], 0.02)
 
 
 @dataclass
@@ -56,14 +57,15 @@ class Running:
     """`xdpipe run` in the host's namespace."""
 
     popen: subprocess.Popen[str]
-    xdpipe: Callable[..., subprocess.CompletedProcess[str]]
+    run_dir: Path
     final: dict[str, Any] = field(default_factory=dict)
 
     def status(self) -> dict[str, Any] | None:
         """Return its live status, None while it starts."""
-        out = json.loads(self.xdpipe("status", "--json").stdout)
-        found = [entry["status"] for entry in out["pipelines"] if "status" in entry]
-        return found[0] if found else None
+        for path in self.run_dir.glob("*/control.sock"):
+            answer: dict[str, Any] | None = RunDir(path.parent).ask("status", 5.0 * PATIENCE)
+            return answer
+        return None
 
     def wait_ready(self) -> dict[str, Any]:
         """Return its status as soon as it takes packets."""
@@ -118,7 +120,7 @@ class Bench:
              *args],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.env,
         )  # fmt: skip
-        running = Running(popen, self.xdpipe)
+        running = Running(popen, self.run_dir)
         self.started.append(running)
         if ready:
             running.wait_ready()

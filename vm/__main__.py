@@ -124,10 +124,13 @@ def test(everything: bool, kernels: tuple[str, ...], args: tuple[str, ...]) -> N
 
 if __name__ == "__main__":
     try:
-        main(prog_name="./dev vm")
+        main(prog_name="./dev vm", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except (VmError, XdpipeError) as error:
         say(str(error))
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):
         say("interrupted; the VM is gone")
         sys.exit(130)

@@ -4,9 +4,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from traffic import numbered_flows
 
 from hosts import EXAMPLES, Bench, until
+from traffic import numbered_flows
 
 HEAD = "import os, sys, time\nfrom xdpipe import *\n"
 
