@@ -18,7 +18,7 @@ from xdpipe.errors import XdpipeError
 
 _nic = click.option(
     "--nic", "nics", multiple=True, type=click.Choice(KINDS),
-    help="A pair of NICs of this kind; may be said more than once. Default: virtio.",
+    help="A pair of NICs of this kind; may be said more than once.",
 )  # fmt: skip
 _queues = click.option(
     "--queues", "n_queues", type=click.IntRange(1, 16), default=2, show_default=True,
@@ -68,16 +68,18 @@ def _report(result: Result) -> None:
 @_kernel
 @_out
 @_timeout
+@click.option("--cpus", "n_cpus", type=click.IntRange(1, 64), default=2, show_default=True,
+              help="Virtual CPUs, and no fewer than queues.")  # fmt: skip
 @click.option("--result", type=click.Path(path_type=Path), help="Write what came of it as JSON.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run_(nics: tuple[str, ...], n_queues: int, kernel: str, out: Path | None, timeout_s: float,
-         result: Path | None, command: tuple[str, ...]) -> None:  # fmt: skip
+         n_cpus: int, result: Path | None, command: tuple[str, ...]) -> None:  # fmt: skip
     """Run COMMAND in the VM, with this tree at /work, and exit with its exit code.
 
     What it writes to the tree is lost with the VM. Exit code 3: it succeeded, but the VM's kernel
     complained (WARNING, BUG, Oops).
     """
-    done = run(Wanted(nics or ("virtio",), n_queues, kernel, out, timeout_s), command)
+    done = run(Wanted(nics, n_queues, kernel, out, timeout_s, n_cpus), command)
     if result is not None:
         result.write_text(json.dumps(asdict(done)))
     _report(done)
@@ -92,7 +94,7 @@ def shell(nics: tuple[str, ...], n_queues: int, kernel: str, out: Path | None) -
     """Open a shell in the VM; it is switched off when the shell ends."""
     if not sys.stdin.isatty():
         raise VmError("shell: no terminal; use: ./dev vm run COMMAND")
-    _report(run(Wanted(nics or ("virtio",), n_queues, kernel, out, timeout_s=1e6), None))
+    _report(run(Wanted(nics, n_queues, kernel, out, timeout_s=1e6), None))
 
 
 @main.command()

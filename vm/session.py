@@ -34,6 +34,7 @@ class Wanted:
         kernel: its version.
         out: directory for files that the guest leaves at /out; None: they are lost.
         timeout_s: seconds until the VM is ended.
+        n_cpus: virtual CPUs; igb has no more queues than there are.
         memory_mib: RAM.
     """
 
@@ -42,6 +43,7 @@ class Wanted:
     kernel: str = "7.3"
     out: Path | None = None
     timeout_s: float = 3600.0
+    n_cpus: int = 2
     memory_mib: int = 2048
 
 
@@ -100,7 +102,8 @@ def run(wanted: Wanted, command: Sequence[str] | None) -> Result:
             nics.add(kind, place)
         machine = Machine(
             kernel, accelerator, root, exchange, ROOT, out.resolve(), devices=nics.options,
-            memory_mib=wanted.memory_mib, cores=max(2, wanted.n_queues),
+            memory_mib=wanted.memory_mib,
+            cores=max(wanted.n_cpus, wanted.n_queues if wanted.nics else 1),
         )  # fmt: skip
         began = time.monotonic()
         # SIGTERM ends us as Ctrl-C does, and QEMU with us; it dies with us however we die
