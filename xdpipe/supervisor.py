@@ -129,7 +129,7 @@ class Supervisor:
         for handle in self._handles:
             self._expect(handle, "mapped")
             handle.bind(link, self._mode)
-        # some NICs reset their link at attach and bind: igb has it back after 3 s
+        # some NICs reset their link at attach: igb has it back after 3 s
         link = link.with_carrier(CARRIER_TIMEOUT_S, self._interrupted)
         for handle in self._handles:
             self._expect(handle, "ready")
