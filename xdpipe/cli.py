@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from xdpipe import view
+from xdpipe import __version__, view
 from xdpipe.errors import XdpipeError
 from xdpipe.ranges import parse_ranges
 
@@ -111,7 +111,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print one J
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="xdpipe")
+@click.version_option(__version__, prog_name="xdpipe")
 def main() -> None:
     """Process packets at the speed of a NIC queue, with AF_XDP and Python."""
 
@@ -490,4 +490,4 @@ def demo(duration: float, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(prog_name="xdpipe"))
