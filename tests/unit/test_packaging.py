@@ -26,7 +26,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path
         for path in ROOT.rglob("*")
         if path.is_file()
-        and not {".git", ".venv", "build", "dist"} & set(path.relative_to(ROOT).parts)
+        and not {".git", ".venv", ".vm", ".vagrant", "build", "dist"}
+        & set(path.relative_to(ROOT).parts)
         and not any(part.endswith(".egg-info") for part in path.parts)
         and path.suffix not in (".so", ".o", ".pyc")
     ]
