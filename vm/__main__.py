@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from vm.box import box as make_box
 from vm.cache import VmError, say
 from vm.image import root_image
 from vm.kernel import DEFAULT, KERNELS, Kernel
@@ -56,6 +57,14 @@ def build(kernels: tuple[str, ...]) -> None:
     say(f"ready: {root}")
 
 
+@main.command()
+@_kernel
+def box(kernel: str) -> None:
+    """Make the Vagrant box that the Vagrantfile names."""
+    path = make_box(kernel)
+    say(f"ready: {path}; now: vagrant box add --force --name xdpipe {path} && vagrant up")
+
+
 def _report(result: Result) -> None:
     for line in result.trouble:
         say(f"kernel: {line}")
@@ -70,16 +79,20 @@ def _report(result: Result) -> None:
 @_timeout
 @click.option("--cpus", "n_cpus", type=click.IntRange(1, 64), default=2, show_default=True,
               help="Virtual CPUs, and no fewer than queues.")  # fmt: skip
+@click.option("--package", "packages", multiple=True, metavar="NAME",
+              help="A Debian package that the VM has besides; may be said more than once.")  # fmt: skip
 @click.option("--result", type=click.Path(path_type=Path), help="Write what came of it as JSON.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run_(nics: tuple[str, ...], n_queues: int, kernel: str, out: Path | None, timeout_s: float,
-         n_cpus: int, result: Path | None, command: tuple[str, ...]) -> None:  # fmt: skip
+         n_cpus: int, packages: tuple[str, ...], result: Path | None,
+         command: tuple[str, ...]) -> None:  # fmt: skip
     """Run COMMAND in the VM, with this tree at /work, and exit with its exit code.
 
     What it writes to the tree is lost with the VM. Exit code 3: it succeeded, but the VM's kernel
     complained (WARNING, BUG, Oops).
     """
-    done = run(Wanted(nics, n_queues, kernel, out, timeout_s, n_cpus), command)
+    wanted = Wanted(nics, n_queues, kernel, out, timeout_s, n_cpus, packages=packages)
+    done = run(wanted, command)
     if result is not None:
         result.write_text(json.dumps(asdict(done)))
     _report(done)

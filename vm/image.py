@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 from vm.archive import MIRROR, SUITE, source
@@ -23,42 +24,27 @@ def dependencies() -> list[str]:
     return wanted
 
 
-def root_image() -> Path:
-    """Return the image file, made if need be."""
-    inputs = [SUITE, MIRROR, _PROVISION, _PACKAGES, Path(__file__), *dependencies()]
-    return cached("root", inputs, _make) / "root.ext4"
+def inputs() -> list[str | Path]:
+    """Return what a system depends on, see vm.cache."""
+    return [SUITE, MIRROR, _PROVISION, _PACKAGES, Path(__file__), *dependencies()]
 
 
-def _make(place: Path) -> None:
-    """Have mmdebstrap make the system, provision it, and write it to an image."""
-    wheels, root = place / "wheels", place / "root"
-    _run(
-        [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-         "--only-binary=:all:", "--python-version", PYTHON, "--implementation", "cp",
-         "--abi", f"cp{PYTHON.replace('.', '')}", "--abi", "abi3", "--abi", "none",
-         "--dest", str(wheels), *dependencies()],
-        "fetch the Python dependencies",
-    )  # fmt: skip
-    packages = [line.partition("#")[0].strip() for line in _PACKAGES.read_text().splitlines()]
-    given = 'mkdir -p "$1/given/vm" && cp -r'
-    _run(
-        ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase",
-         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _LEAVE_OUT),
-         f"--include={','.join(filter(None, packages))}",
-         f"--customize-hook={given} {wheels} \"$1/given\"",
-         f"--customize-hook=cp {_PROVISION} {_PACKAGES} \"$1/given/vm\"",
-         f"--customize-hook=cp {ROOT / 'pyproject.toml'} \"$1/given\"",
-         "--customize-hook=chroot \"$1\" /given/vm/provision.sh /given /given/wheels",
-         # compiling them again at each start would take longer than all else
-         "--customize-hook=chroot \"$1\" python3 -m compileall -q -j0 /usr/lib/python3 /opt/xdpipe",
-         "--customize-hook=rm -r \"$1/given\"",
-         "--customize-hook=mkdir -p \"$1/work\" \"$1/out\" \"$1/exchange\"",
-         SUITE, str(root), source(SUITE)],
-        "make the root file system",
-    )  # fmt: skip
-    shutil.rmtree(wheels)
+def root_image(packages: Sequence[str] = ()) -> Path:
+    """Return the image file, made if need be.
+
+    Args:
+        packages: what there shall be besides vm/packages.txt.
+    """
+    name = "+".join(["root", *sorted(packages)])
+    made_from = [*inputs(), *sorted(packages)]
+    return cached(name, made_from, lambda place: _make(place, packages)) / "root.ext4"
+
+
+def _make(place: Path, packages: Sequence[str]) -> None:
+    root = place / "root"
+    make_system(root, packages)
     image = place / "root.ext4"
-    _run(
+    do(
         # root and its owners as they are; read only, so no journal and no reserve
         ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d", str(root),
          str(image), f"{_SIZE_MIB}M"],
@@ -67,7 +53,45 @@ def _make(place: Path) -> None:
     shutil.rmtree(root)
 
 
-def _run(argv: list[str], what: str) -> None:
+def make_system(root: Path, packages: Sequence[str] = (), hooks: Sequence[str] = ()) -> None:
+    """Have mmdebstrap make a Debian system in a directory, and provision it.
+
+    Args:
+        root: the directory, which must not be there; another beside it is used for a while.
+        packages: what there shall be besides vm/packages.txt.
+        hooks: shell commands to run at the end, with the directory as $1.
+    """
+    wheels = root.with_name("wheels")
+    do(
+        [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
+         "--only-binary=:all:", "--python-version", PYTHON, "--implementation", "cp",
+         "--abi", f"cp{PYTHON.replace('.', '')}", "--abi", "abi3", "--abi", "none",
+         "--dest", str(wheels), *dependencies()],
+        "fetch the Python dependencies",
+    )  # fmt: skip
+    listed = [line.partition("#")[0].strip() for line in _PACKAGES.read_text().splitlines()]
+    given = 'mkdir -p "$1/given/vm" && cp -r'
+    do(
+        ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase",
+         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _LEAVE_OUT),
+         f"--include={','.join([*filter(None, listed), *packages])}",
+         f"--customize-hook={given} {wheels} \"$1/given\"",
+         f"--customize-hook=cp {_PROVISION} {_PACKAGES} \"$1/given/vm\"",
+         f"--customize-hook=cp {ROOT / 'pyproject.toml'} \"$1/given\"",
+         "--customize-hook=chroot \"$1\" /given/vm/provision.sh /given /given/wheels",
+         # compiling them again at each start would take longer than all else
+         "--customize-hook=chroot \"$1\" python3 -m compileall -q -j0 /usr/lib/python3 /opt/xdpipe",
+         "--customize-hook=rm -r \"$1/given\"",
+         "--customize-hook=mkdir -p \"$1/work\" \"$1/out\" \"$1/exchange\"",
+         *(f"--customize-hook={hook}" for hook in hooks),
+         SUITE, str(root), source(SUITE)],
+        "make the root file system",
+    )  # fmt: skip
+    shutil.rmtree(wheels)
+
+
+def do(argv: Sequence[str], what: str) -> None:
+    """Run a program, whose output is shown where it fails."""
     done = subprocess.run(
         argv, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -43,7 +43,7 @@ fi
 $venv/bin/pip install -q --disable-pip-version-check --only-binary :all: "$@" -r /tmp/dependencies
 rm /tmp/dependencies
 
-# xdpipe itself is run from the tree, whose C core the host has built (./dev setup).
+# xdpipe itself is run from the tree.
 echo /work >"$($venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/xdpipe.pth"
 cat >$venv/bin/xdpipe <<'SHELL'
 #!/bin/sh
@@ -51,3 +51,11 @@ exec /opt/xdpipe/bin/python -P -m xdpipe.cli "$@"
 SHELL
 chmod 755 $venv/bin/xdpipe
 ln -sf $venv/bin/xdpipe /usr/local/bin/xdpipe
+
+# The host has built the C core in the tree (./dev setup), unless it is a host that ./dev does not work on.
+if [ -d "$tree/xdpipe" ] && ! (cd "$tree" && $venv/bin/python -c 'import xdpipe.core._core') 2>/dev/null; then
+    apt-get -q update
+    apt-get -q -y install --no-install-recommends gcc libc6-dev python3-dev
+    $venv/bin/pip install -q --disable-pip-version-check --only-binary :all: 'setuptools>=77'
+    (cd "$tree" && $venv/bin/python -W ignore setup.py -q build_ext --inplace)
+fi

@@ -18,6 +18,7 @@ _BINARY = "qemu-system-x86_64"
 PROBE_S = 20.0
 """How long a kernel under KVM may take to say something; one that boots takes 2 s."""
 _MARK = b"Linux version"
+_LIBRARY = Path("/usr/lib/x86_64-linux-gnu")
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,9 @@ class Qemu:
         if path is not None and _has_igb((path,)):
             return cls((path,), path)
         place = cached(f"qemu-{SUITE}", [SUITE, MIRROR], _unpack) / "root"
-        library = place / "usr/lib/x86_64-linux-gnu"
+        library = place / _LIBRARY.relative_to("/")
         command = (
+            *_with_modules_of(library),
             str(library / "ld-linux-x86-64.so.2"), "--library-path", str(library),
             str(place / "usr/bin" / _BINARY), "-L", str(place / "usr/share/qemu"),
             "-L", str(place / "usr/share/seabios"),
@@ -56,6 +58,19 @@ class Qemu:
             )
         why = "the host's has no igb" if path else "the host has none"
         return cls(command, f"Debian 13's, in {place} ({why})")
+
+
+def _with_modules_of(library: Path) -> tuple[str, ...]:
+    """Return what starts a program with the QEMU modules of `library` in place of the host's.
+
+    QEMU looks into the host's directory for modules that it has nowhere else, and cannot do with
+    those of another version.
+    """
+    theirs = _LIBRARY / "qemu"
+    if not theirs.exists():
+        return ()
+    script = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+    return ("unshare", "--mount", "sh", "-c", script, "sh", str(library / "qemu"), str(theirs))
 
 
 def _has_igb(command: Sequence[str]) -> bool:
@@ -148,6 +163,7 @@ class Machine:
         out: directory that the guest may write to.
         cores: virtual CPUs.
         memory_mib: RAM.
+        errors_fd: file descriptor for what the guest's command writes to stderr.
         devices: further options, such as those of NICs.
     """
 
@@ -157,12 +173,17 @@ class Machine:
     exchange: Path
     tree: Path
     out: Path
+    errors_fd: int
     cores: int = 2
     memory_mib: int = 2048
     devices: list[str] = field(default_factory=list)
 
     def command(self, qemu: Qemu) -> list[str]:
-        """Return the command line; the guest's hvc0 is QEMU's stdin and stdout."""
+        """Return the command line.
+
+        The guest's hvc0 is QEMU's stdin and stdout, and hvc1 what `errors_fd` is, which QEMU has to
+        inherit.
+        """
         session = "/work/vm/guest/session"
         return [
             *qemu.command, *self.accelerator.options, "-smp", str(self.cores),
@@ -172,7 +193,10 @@ class Machine:
             "-append", f"console=ttyS0 loglevel=5 panic=-1 xdpipe.session={session}",
             "-serial", f"file:{self.exchange}/serial",
             "-chardev", "stdio,id=terminal,signal=off",
+            "-add-fd", f"fd={self.errors_fd},set=1",
+            "-chardev", "file,id=errors,path=/dev/fdset/1,append=on",
             "-device", "virtio-serial-pci,romfile=", "-device", "virtconsole,chardev=terminal",
+            "-device", "virtconsole,chardev=errors",
             "-drive", f"if=none,id=root,format=raw,readonly=on,file={self.root}",
             "-device", "virtio-blk-pci,drive=root,romfile=",
             *_share("tree", self.tree, readonly=True), *_share("out", self.out),
@@ -182,7 +206,7 @@ class Machine:
 
 def _share(tag: str, path: Path, *, readonly: bool = False) -> list[str]:
     options = f"local,path={path},security_model=none,mount_tag={tag}"
-    return ["-virtfs", options + (",readonly=on" if readonly else ""), *()]
+    return ["-virtfs", options + (",readonly=on" if readonly else "")]
 
 
 def tell(qemu: Qemu, accelerator: Accelerator, kernel: Kernel) -> None:

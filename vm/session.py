@@ -36,6 +36,7 @@ class Wanted:
         timeout_s: seconds until the VM is ended.
         n_cpus: virtual CPUs; igb has no more queues than there are.
         memory_mib: RAM.
+        packages: Debian packages that it has besides those of vm/packages.txt.
     """
 
     nics: tuple[str, ...] = ()
@@ -45,6 +46,7 @@ class Wanted:
     timeout_s: float = 3600.0
     n_cpus: int = 2
     memory_mib: int = 2048
+    packages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def run(wanted: Wanted, command: Sequence[str] | None) -> Result:
     """
     qemu, kernel = Qemu.find(), Kernel.get(wanted.kernel)
     accelerator = Accelerator.choose(qemu, kernel)
-    root = root_image()
+    root = root_image(wanted.packages)
     tell(qemu, accelerator, kernel)
     with ExitStack() as stack:
         exchange = Path(stack.enter_context(_directory("exchange")))
@@ -100,8 +102,11 @@ def run(wanted: Wanted, command: Sequence[str] | None) -> Result:
         stack.callback(nics.close)
         for place, kind in enumerate(wanted.nics):
             nics.add(kind, place)
+        errors_fd = os.dup(sys.stderr.fileno())  # QEMU takes none of the three standard ones
+        stack.callback(os.close, errors_fd)
         machine = Machine(
-            kernel, accelerator, root, exchange, ROOT, out.resolve(), devices=nics.options,
+            kernel, accelerator, root, exchange, ROOT, out.resolve(), errors_fd,
+            devices=nics.options,
             memory_mib=wanted.memory_mib,
             cores=max(wanted.n_cpus, wanted.n_queues if wanted.nics else 1),
         )  # fmt: skip
@@ -109,7 +114,7 @@ def run(wanted: Wanted, command: Sequence[str] | None) -> Result:
         # SIGTERM ends us as Ctrl-C does, and QEMU with us; it dies with us however we die
         stack.enter_context(_as_interrupt(signal.SIGTERM, signal.SIGHUP))
         popen = namespace.popen(
-            machine.command(qemu), pass_fds=nics.fds,
+            machine.command(qemu), pass_fds=[*nics.fds, machine.errors_fd],
             stdin=None if command is None else subprocess.DEVNULL,
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
