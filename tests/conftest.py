@@ -53,13 +53,23 @@ def _lacks_vm() -> str | None:
     return _lacks_veth()
 
 
+def _lacks_image() -> str | None:
+    if nics():
+        return "in the test VM: these are for the host"
+    if not any((TESTS.parent / ".vm").glob("root-*")):
+        return "the test VM has not been made: ./dev vm build"
+    return _lacks_veth()
+
+
 LACKS = {
     "unit": lambda: None,
     "bpf": _lacks_bpf,
     "veth": _lacks_veth,
     "captures": _lacks_captures,
     "vm": _lacks_vm,
+    "vm/commands": _lacks_image,
 }
+"""What a machine lacks for the tests of a directory, or of those below it that are not named."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -68,11 +78,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         path = item.path.relative_to(TESTS) if item.path.is_relative_to(TESTS) else None
         if path is None or path.parts[0] not in TIERS:
             raise pytest.UsageError(f"{item.path}: tests lie in tests/{{{','.join(TIERS)}}}/")
-        tier = path.parts[0]
-        item.add_marker(tier)
-        if tier not in lacks:
-            lacks[tier] = LACKS[tier]()
-        reason = lacks[tier]
+        item.add_marker(path.parts[0])
+        place = next(str(parent) for parent in path.parents if str(parent) in LACKS)
+        if place not in lacks:
+            lacks[place] = LACKS[place]()
+        reason = lacks[place]
         if reason is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
 

@@ -9,10 +9,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from vm.cache import CACHE, ROOT, VmError
 from vm.image import root_image
@@ -102,10 +103,9 @@ def run(wanted: Wanted, command: Sequence[str] | None) -> Result:
         stack.callback(nics.close)
         for place, kind in enumerate(wanted.nics):
             nics.add(kind, place)
-        errors_fd = os.dup(sys.stderr.fileno())  # QEMU takes none of the three standard ones
-        stack.callback(os.close, errors_fd)
+        errors = stack.enter_context(_into_stderr())
         machine = Machine(
-            kernel, accelerator, root, exchange, ROOT, out.resolve(), errors_fd,
+            kernel, accelerator, root, exchange, ROOT, out.resolve(), errors.fileno(),
             devices=nics.options,
             memory_mib=wanted.memory_mib,
             cores=max(wanted.n_cpus, wanted.n_queues if wanted.nics else 1),
@@ -119,16 +119,17 @@ def run(wanted: Wanted, command: Sequence[str] | None) -> Result:
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         nics.close()
+        errors.close()
         try:
-            _, errors = popen.communicate(timeout=wanted.timeout_s)
+            _, said = popen.communicate(timeout=wanted.timeout_s)
         except subprocess.TimeoutExpired:
             popen.kill()
-            _, errors = popen.communicate()
-            errors = f"ended after {wanted.timeout_s:.0f} s. {errors}"
+            _, said = popen.communicate()
+            said = f"ended after {wanted.timeout_s:.0f} s. {said}"
         finally:
             popen.kill()
             popen.wait()
-        return _read(exchange, errors, time.monotonic() - began, accelerator)
+        return _read(exchange, said, time.monotonic() - began, accelerator)
 
 
 def _read(exchange: Path, errors: str, seconds: float, accelerator: Accelerator) -> Result:
@@ -164,6 +165,19 @@ class _directory:
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._path, ignore_errors=True)
+
+
+@contextmanager
+def _into_stderr() -> Iterator[BinaryIO]:
+    """Give a pipe whose bytes go to stderr, until all who have it have closed it.
+
+    QEMU writes to a descriptor that is open for writing alone; stderr may be a terminal, and is not.
+    """
+    read_end, write_end = os.pipe()
+    with subprocess.Popen(["cat"], stdin=read_end, stdout=sys.stderr):
+        os.close(read_end)
+        with os.fdopen(write_end, "wb") as pipe:
+            yield pipe
 
 
 class _as_interrupt:

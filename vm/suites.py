@@ -20,29 +20,34 @@ from vm.image import root_image
 from vm.kernel import DEFAULT, KERNELS, Kernel
 from vm.qemu import Accelerator, Qemu
 
-_PYTEST = ("python", "-m", "pytest", "-p", "no:cacheprovider", "-q", "-rs")
+_PYTEST = ("pytest", "-p", "no:cacheprovider", "-q", "-rs")
+_COMMANDS = "tests/vm/commands"
 _COUNTS = re.compile(r"(\d+) (passed|failed|skipped|error)")
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Tests that run in one start of the VM.
+    """Tests that run in one start of the VM, or on the host.
 
     Attributes:
         name: to be told.
         nics: kinds of NICs that the VM has.
         kernel: its version.
         tests: what pytest is given.
+        on_host: they are not in the VM; they start it themselves.
     """
 
     name: str
     nics: tuple[str, ...]
     kernel: str
     tests: tuple[str, ...]
+    on_host: bool = False
 
     @property
     def title(self) -> str:
         """Its name, over which NICs, on which kernel."""
+        if self.on_host:
+            return self.name
         return f"{self.name} over {', '.join(self.nics) or 'veth'} on Linux {self.kernel}"
 
 
@@ -62,8 +67,9 @@ def suites(*, everything: bool) -> list[Suite]:
         for version in KERNELS if version != DEFAULT
     ]  # fmt: skip
     nics = ("virtio", "igb", "vmxnet3")
-    return [Suite("zero copy and root tests", nics, DEFAULT, ("tests/vm", *root_tests, *marks)),
-            *older]  # fmt: skip
+    over_nics = ("tests/vm", f"--ignore={_COMMANDS}", *root_tests, *marks)
+    return [Suite("zero copy and root tests", nics, DEFAULT, over_nics), *older,
+            Suite("./dev vm itself", (), DEFAULT, (_COMMANDS,), on_host=True)]  # fmt: skip
 
 
 class Running:
@@ -74,10 +80,13 @@ class Running:
         self._output, self._result = place / "output", place / "result"
         nics = [word for nic in suite.nics for word in ("--nic", nic)]
         self._file = self._output.open("w")
+        vm_run = [
+            "vm", "run", *nics, "--cpus", "2" if nics else "1", "--kernel", suite.kernel,
+            "--result", str(self._result), "--", "python", "-m",
+        ]  # fmt: skip
         self.popen = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "vm", "run", *nics,
-             "--cpus", "2" if nics else "1", "--kernel", suite.kernel,
-             "--result", str(self._result), "--", *_PYTEST, *suite.tests, *more],
+            ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m",
+             *([] if suite.on_host else vm_run), *_PYTEST, *suite.tests, *more],
             stdout=self._file, stderr=subprocess.STDOUT, cwd=ROOT,
         )  # fmt: skip
 
@@ -91,7 +100,12 @@ class Running:
         for number, kind in _COUNTS.findall(last):
             counts[kind] += int(number)
         counts["failed"] += counts.pop("error")
-        told = {"release": self.suite.kernel, "accelerator": "", "seconds": 0.0, "trouble": []}
+        told = {
+            "release": "" if self.suite.on_host else self.suite.kernel,
+            "accelerator": "",
+            "seconds": 0.0,
+            "trouble": [],
+        }
         if self._result.exists():
             told = json.loads(self._result.read_text())
         counts["failed"] += len(told["trouble"])  # a WARNING, BUG or Oops of the VM's kernel
