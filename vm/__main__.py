@@ -80,7 +80,7 @@ def _report(result: Result) -> None:
 @click.option("--cpus", "n_cpus", type=click.IntRange(1, 64), default=2, show_default=True,
               help="Virtual CPUs, and no fewer than queues.")  # fmt: skip
 @click.option("--package", "packages", multiple=True, metavar="NAME",
-              help="A Debian package that the VM has besides; may be said more than once.")  # fmt: skip
+              help="A Debian package besides; may be said more than once.")  # fmt: skip
 @click.option("--result", type=click.Path(path_type=Path), help="Write what came of it as JSON.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run_(nics: tuple[str, ...], n_queues: int, kernel: str, out: Path | None, timeout_s: float,

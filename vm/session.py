@@ -171,7 +171,7 @@ class _directory:
 def _into_stderr() -> Iterator[BinaryIO]:
     """Give a pipe whose bytes go to stderr, until all who have it have closed it.
 
-    QEMU writes to a descriptor that is open for writing alone; stderr may be a terminal, and is not.
+    QEMU writes to a descriptor that is open for writing alone, which a terminal is not.
     """
     read_end, write_end = os.pipe()
     with subprocess.Popen(["cat"], stdin=read_end, stdout=sys.stderr):
