@@ -1,4 +1,4 @@
-"""./dev vm on the host, as a user runs it; the commands that docs/vm.md starts with are among them."""
+"""./dev vm on the host, as a user runs it, with the commands that docs/vm.md starts with."""
 
 import os
 import pty
