@@ -15,13 +15,14 @@ import math
 import os
 import struct
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from harness import waited
 
 from xdpipe.bpf_compile import Module
 from xdpipe.bpf_link import XdpLink
-from xdpipe.bpf_program import TEST_XDP_LIVE_FRAMES
+from xdpipe.bpf_program import PASS, TEST_XDP_LIVE_FRAMES, Program
 from xdpipe.link import Link
 from xdpipe.resources import program_source
 
@@ -43,30 +44,62 @@ def template(size: int) -> bytes:
     return (ethernet + ip + udp).ljust(size, b"\0")
 
 
-def generate(dev: str, seconds: float, size: int, pps: float = math.inf) -> dict[str, float]:
-    """Send for so many seconds, at most so many packets/s; return how many, and the time."""
-    link, loopback = Link.find(dev), Link.find("lo")
-    path = Path(program_source("generate.c"))
-    head = f"#define XP_OUT_IFINDEX {link.index}\n#define XP_N_FLOWS {N_FLOWS}\n"
-    packet = template(size)
-    with Module(head + path.read_text(), path.parent) as module:
-        program = module.load("generate")
-    # A program that is attached nowhere costs 24 ms of RCU waiting a call (bpf_prog_test_run_xdp
-    # changes the dispatcher); lo of this private namespace is as good as any.
-    with program, XdpLink(program, loopback.index, "lo", "generic"):
+class Generator:
+    """What sends out of a link of the calling thread's private namespace; a context manager.
+
+    A NIC's driver sends what is redirected to it only while it has a program itself
+    (ndo_xdp_xmit of igb and virtio_net), so it gets one that passes everything; a veth and a tap
+    need none.
+    """
+
+    def __init__(self, dev: str, size: int = 60) -> None:
+        link, loopback = Link.find(dev), Link.find("lo")
+        path = Path(program_source("generate.c"))
+        head = f"#define XP_OUT_IFINDEX {link.index}\n#define XP_N_FLOWS {N_FLOWS}\n"
+        self._packet, self._ingress = template(size), loopback.index
+        self._open = ExitStack()
+        with Module(head + path.read_text(), path.parent) as module:
+            self._program = self._open.enter_context(module.load("generate"))
+        # A program that is attached nowhere costs 24 ms of RCU waiting a call
+        # (bpf_prog_test_run_xdp changes the dispatcher); lo of this private namespace is as good
+        # as any.
+        self._open.enter_context(XdpLink(self._program, loopback.index, "lo", "generic"))
+        if link.driver not in ("veth", "tun"):
+            nothing = self._open.enter_context(Program.load(PASS, "pass"))
+            self._open.enter_context(XdpLink(nothing, link.index, dev, "native"))
+
+    def generate(
+        self, seconds: float, pps: float = math.inf, pause_s: float = 0.0
+    ) -> dict[str, float]:
+        """Send for so many seconds, at most so many packets/s; return how many, and the time.
+
+        Args:
+            seconds: how long.
+            pps: packets/s.
+            pause_s: how long it sleeps when it is ahead. 0: not at all, since waking up may take
+                longer than a call; for who has a core to itself.
+        """
         sent, waited_before = 0, waited(os.getpid())
         start = now = time.perf_counter()
         while now - start < seconds:
-            program.test_run(
-                packet, ingress_ifindex=loopback.index, repeat=PER_CALL,
+            self._program.test_run(
+                self._packet, ingress_ifindex=self._ingress, repeat=PER_CALL,
                 flags=TEST_XDP_LIVE_FRAMES, batch_size=BATCH,
             )  # fmt: skip
             sent += PER_CALL
             now = time.perf_counter()
-            while now - start < sent / pps:  # not asleep: waking up would take longer than a call
+            while now - start < sent / pps:
+                if pause_s:
+                    time.sleep(pause_s)
                 now = time.perf_counter()
         waiting = waited(os.getpid()) - waited_before
         return {"sent": sent, "seconds": now - start, "waited": waiting}
+
+    def __enter__(self) -> "Generator":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
 
 
 def main() -> None:
@@ -80,7 +113,8 @@ def main() -> None:
     parser.add_argument("--core", type=int, default=0)
     options = parser.parse_args()
     os.sched_setaffinity(0, {options.core})
-    print(json.dumps(generate(options.dev, options.seconds, options.size, options.pps)))
+    with Generator(options.dev, options.size) as generator:
+        print(json.dumps(generator.generate(options.seconds, options.pps)))
 
 
 if __name__ == "__main__":

@@ -86,7 +86,10 @@ def alternate(
         for number in range(rounds):
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
-                progress.update(task, description=f"round {number + 1} of {rounds}: {name}")
+                doing = f"round {number + 1} of {rounds}: {name}"
+                progress.update(task, description=doing)
+                if not console.is_terminal:
+                    console.print(doing)
                 results[name].append(_undisturbed(contestants[name]))
                 progress.advance(task)
     return results

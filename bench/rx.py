@@ -10,22 +10,18 @@ Of ns per packet there is no ratio: testpmd counts its polls that found packets,
 """
 
 import json
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import harness
 from generator import template
+from running import RunningPipeline
 from testpmd import Testpmd, hugepages
 
-from xdpipe.link import Link
 from xdpipe.netns import Namespace, VethEnd, veth_pair
-from xdpipe.rundir import RunDir
 
 HERE = Path(__file__).resolve().parent
 CHAINS = {"empty": "≥ 1.0", "headers": "≥ 0.97", "array": "≥ 0.85"}
@@ -73,38 +69,14 @@ def measure_testpmd(seconds: float) -> dict[str, float]:
     }
 
 
-def _start(wire: Wire, chain: str) -> "tuple[subprocess.Popen[str], RunDir]":
-    file = HERE / "pipelines" / f"{chain}.py"
-    popen = wire.host.popen(
-        [sys.executable, "-m", "xdpipe.cli", "run", str(file), "--dev", "h0", "--cores", "1",
-         "--json"],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with wire.host:
-        return popen, RunDir.of(ifindex=Link.find("h0").index)
-
-
-def _wait(popen: "subprocess.Popen[str]", ready: Callable[[], bool]) -> None:
-    while not ready():
-        if popen.poll() is not None:
-            harness.fail("xdpipe run ended; see above")
-
-
-def _end(popen: "subprocess.Popen[str]") -> dict[str, Any]:
-    popen.send_signal(signal.SIGINT)
-    final: dict[str, Any] = json.loads(popen.communicate(timeout=30)[0])
-    return final
-
-
 def measure_xdpipe(chain: str, seconds: float) -> dict[str, float]:
     wire = Wire()
-    popen, run_dir = _start(wire, chain)
-    _wait(popen, lambda: run_dir.ask("status") is not None)
-    pid = run_dir.ask("status")["workers"][0]["pid"]
+    running = RunningPipeline(wire.host, chain)
+    pid = running.wait_ready()["workers"][0]["pid"]
     waited_before = harness.waited(pid)
     sent = wire.generate(seconds)
     waited = harness.waited(pid) - waited_before
-    final = _end(popen)
+    final = running.end()
     wire.close()
     [worker] = final["workers"]
     if final["ledger"]["residual"] or (worker["mode"], worker["attach"]) != ("copy", "native"):
@@ -125,18 +97,18 @@ def measure_start() -> dict[str, float]:
     """Start under light traffic; return the seconds until the first packet was received."""
     wire = Wire()
     began = time.perf_counter()
-    popen, run_dir = _start(wire, "headers")
+    running = RunningPipeline(wire.host, "headers")
     with wire.client.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as sock:
         sock.bind(("c0", 0))
 
         def received() -> bool:
             sock.send(template(60))
-            status = run_dir.ask("status")
+            status = running.status()
             return status is not None and status["workers"][0]["packets"] > 0
 
-        _wait(popen, received)
+        running.wait(received)
     seconds = time.perf_counter() - began
-    _end(popen)
+    running.end()
     wire.close()
     return {"seconds": seconds}
 

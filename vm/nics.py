@@ -1,5 +1,7 @@
 """The VM's NICs: pairs of the same kind, the one joined to the other outside of the guest.
 
+For benchmarks also such as hang on a tap alone, by which the host sends to them.
+
 virtio, over two multi-queue taps in a bridge. It has zero copy only with iommu_platform=on and
 disable-legacy=on. A tap gets exactly the queues that are used: with spare ones virtio takes one
 more for each CPU for XDP_TX, and half of the packets go where nobody listens. (Over a hubport there
@@ -53,23 +55,36 @@ class Nics:
         if kind == "virtio":
             self._bridge(f"br{place}")
         for end in (1, 2):
-            name, mac = f"n{place}{end}", f"02:00:00:00:00:{end:02x}"
+            backend = f"hubport,hubid={place}"
             if kind == "virtio":
-                fds = self._tap(f"tap{place}{end}", f"br{place}")
-                joined = ":".join(map(str, fds))
-                which = "fds" if self.n_queues > 1 else "fd"
-                self.options += ["-netdev", f"tap,id={name},{which}={joined},vhost=off"]
-                mq = f"mq=on,vectors={2 * self.n_queues + 2}," if self.n_queues > 1 else ""
-                self.options += [
-                    "-device", f"virtio-net-pci,netdev={name},mac={mac},{mq}rx_queue_size=1024,"
-                    "iommu_platform=on,disable-legacy=on,romfile=",
-                ]  # fmt: skip
-                continue
-            self.options += [
-                "-netdev", f"hubport,id={name},hubid={place}",
-                "-device", f"pcie-root-port,id=port{name},chassis={place * 2 + end}",
-                "-device", f"{kind},netdev={name},mac={mac},bus=port{name},romfile=",
-            ]  # fmt: skip
+                backend = self._tap(f"tap{place}{end}", f"br{place}")
+            self._device(kind, backend, place, end)
+
+    def add_fed(self, kind: str, place: int) -> None:
+        """Add a NIC, the first of a pair, that gets what is sent to `fed{place}` of the namespace.
+
+        Args:
+            kind: of KINDS.
+            place: of the kind among those of the machine.
+        """
+        self._device(kind, self._tap(f"fed{place}", None), place, 1)
+
+    def _device(self, kind: str, backend: str, place: int, end: int) -> None:
+        name = f"n{place}{end}"
+        settings = [f"netdev={name}", f"mac=02:00:00:00:00:{end:02x}", "romfile="]
+        if kind == "virtio":
+            device = "virtio-net-pci"
+            settings += ["rx_queue_size=1024", "iommu_platform=on", "disable-legacy=on"]
+            if self.n_queues > 1:
+                settings += ["mq=on", f"vectors={2 * self.n_queues + 2}"]
+        else:
+            device = kind
+            settings.append(f"bus=port{name}")
+            port = f"pcie-root-port,id=port{name},chassis={place * 2 + end}"
+            self.options += ["-device", port]
+        self.options += [
+            "-netdev", f"{backend},id={name}", "-device", ",".join([device, *settings]),
+        ]  # fmt: skip
 
     def _bridge(self, name: str) -> None:
         def make() -> None:
@@ -82,7 +97,9 @@ class Nics:
 
         self.namespace.call(make)
 
-    def _tap(self, name: str, bridge: str) -> list[int]:
+    def _tap(self, name: str, bridge: str | None) -> str:
+        """Make a tap; return what QEMU is told of it."""
+
         def make() -> list[int]:
             flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
             if self.n_queues > 1:
@@ -101,13 +118,14 @@ class Nics:
             _quiet(name)
             with IPRoute() as route:
                 [index] = route.link_lookup(ifname=name)
-                [master] = route.link_lookup(ifname=bridge)
+                master = route.link_lookup(ifname=bridge)[0] if bridge else 0
                 route.link("set", index=index, master=master, state="up")
             return fds
 
         fds = self.namespace.call(make)
         self.fds += fds
-        return fds
+        which = "fds" if self.n_queues > 1 else "fd"
+        return f"tap,{which}={':'.join(map(str, fds))},vhost=off"
 
     def close(self) -> None:
         """Close the taps, which end with that."""

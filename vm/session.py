@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ class Wanted:
         n_cpus: virtual CPUs; igb has no more queues than there are.
         memory_mib: RAM.
         packages: Debian packages that it has besides those of vm/packages.txt.
+        fed: they are single NICs, to each of which the host sends by a tap, see vm.nics.
     """
 
     nics: tuple[str, ...] = ()
@@ -48,6 +50,7 @@ class Wanted:
     n_cpus: int = 2
     memory_mib: int = 2048
     packages: tuple[str, ...] = ()
+    fed: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,18 @@ class Result:
     accelerator: str
 
 
-def run(wanted: Wanted, command: Sequence[str] | None) -> Result:
+def run(
+    wanted: Wanted,
+    command: Sequence[str] | None,
+    beside: Callable[[Namespace, Path], None] | None = None,
+) -> Result:
     """Start a VM, run a command in it with the working tree at /work, and switch it off.
 
     Args:
         wanted: the VM.
         command: the program and its arguments; None: a shell on our terminal.
+        beside: is called on a thread of its own while the VM runs, with the namespace that its NICs
+            hang in and the directory that the guest has at /out.
 
     Raises:
         VmError: the VM could not be started, or ended without a result.
@@ -102,7 +111,7 @@ def run(wanted: Wanted, command: Sequence[str] | None) -> Result:
         nics = Nics(namespace, wanted.n_queues)
         stack.callback(nics.close)
         for place, kind in enumerate(wanted.nics):
-            nics.add(kind, place)
+            (nics.add_fed if wanted.fed else nics.add)(kind, place)
         errors = stack.enter_context(_into_stderr())
         machine = Machine(
             kernel, accelerator, root, exchange, ROOT, out.resolve(), errors.fileno(),
@@ -120,6 +129,8 @@ def run(wanted: Wanted, command: Sequence[str] | None) -> Result:
         )  # fmt: skip
         nics.close()
         errors.close()
+        if beside is not None:
+            threading.Thread(target=beside, args=(namespace, out), daemon=True).start()
         try:
             _, said = popen.communicate(timeout=wanted.timeout_s)
         except subprocess.TimeoutExpired:
