@@ -7,13 +7,12 @@ import math
 import signal
 import sys
 import time
-from contextlib import ExitStack, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.live import Live
 
 from xdpipe import __version__, view
 from xdpipe.errors import XdpipeError
@@ -21,9 +20,7 @@ from xdpipe.ranges import parse_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
 
-    from xdpipe.run_options import RunOptions
     from xdpipe.rundir import RunDir, State
 
 _TICK_S = 0.25
@@ -84,27 +81,6 @@ class Finite(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a number to count with.", param, ctx)
         return number
-
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class StopSignal:
-    """Remembers SIGINT, SIGTERM and SIGHUP instead of dying of them; a context manager."""
-
-    def __init__(self) -> None:
-        self.came = False
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.came = True
-
-    def __enter__(self) -> StopSignal:
-        self._former = {n: signal.signal(n, self._note) for n in STOP_SIGNALS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
 
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -170,6 +146,7 @@ def run(file: str, dev: str, queues: list[int] | None, cores: list[int] | None, 
         attach: str, duration: float | None, batch_size: int, spin_us: int, user: str,
         watchdog_s: float, no_guard: bool, as_json: bool) -> None:  # fmt: skip
     """Run the pipeline of FILE on the queues of an interface, until Ctrl-C."""
+    from xdpipe.foreground import supervise
     from xdpipe.ranges import check_cores
     from xdpipe.run_options import RunOptions
 
@@ -188,68 +165,6 @@ def run(file: str, dev: str, queues: list[int] | None, cores: list[int] | None, 
         console.print(view.final(final))
     if final["error"]:
         raise XdpipeError(f"{final['error']}; the pipeline ended")
-
-
-def supervise(
-    options: RunOptions,
-    duration: float | None,
-    console: Console,
-    *,
-    show: bool,
-    begin: Callable[[], None] = lambda: None,
-    end: Callable[[], None] = lambda: None,
-) -> dict[str, Any]:
-    """Run a pipeline in the foreground until a signal, `xdpipe down`, or the duration's end.
-
-    Args:
-        options: what to run.
-        duration: seconds, or None.
-        console: where to draw.
-        show: draw the live table, or say what was obtained where nobody looks at a terminal.
-        begin: called when packets go to the workers.
-        end: called when it is about to stop, and packets still do.
-
-    Returns:
-        The final status.
-    """
-    from xdpipe.supervisor import Supervisor
-
-    with ExitStack() as stack:
-        stop = stack.enter_context(StopSignal())
-        supervisor = stack.enter_context(
-            Supervisor(
-                options,
-                tell=lambda text: console.print(text, markup=False, soft_wrap=True),
-                interrupted=lambda: stop.came,
-            )
-        )
-        with console.status("starting…"):
-            supervisor.start()
-        begin()
-        until = None if duration is None else time.monotonic() + duration
-        drawing = Live(console=console, refresh_per_second=4, transient=True)
-        if show and console.is_terminal:
-            stack.enter_context(drawing)
-        elif show:
-            status = supervisor.status()
-            for worker in status["workers"]:
-                console.print(
-                    f"{status['dev']} queue {worker['queue']}: pid {worker['pid']} on core "
-                    f"{worker['core']}, {worker['mode']}, {worker['attach']}"
-                )
-        before = None
-        while not (stop.came or supervisor.stop_asked or supervisor.error):
-            left = _TICK_S if until is None else min(_TICK_S, until - time.monotonic())
-            if left <= 0:
-                break
-            supervisor.poll(left)
-            if show and console.is_terminal:
-                now = supervisor.status()
-                drawing.update(view.live(now, before))
-                if before is None or now["uptime_s"] - before["uptime_s"] >= 1.0:
-                    before = now
-        end()
-        return supervisor.stop()
 
 
 @main.command()
@@ -341,6 +256,7 @@ def replay(capture: str, dev: str, pps: float | None, loops: int, queues: list[i
     """Put the packets of CAPTURE on a link, through AF_XDP."""
     from rich.progress import Progress
 
+    from xdpipe.foreground import StopSignal
     from xdpipe.link import Link
     from xdpipe.replay import replay as run_replay
 

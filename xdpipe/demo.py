@@ -132,7 +132,7 @@ def run_demo(duration: float, console: Console, *, show: bool) -> dict[str, Any]
     Raises:
         XdpipeError: not root, or a program is missing.
     """
-    from xdpipe.cli import supervise
+    from xdpipe.foreground import supervise
     from xdpipe.run_options import RunOptions
 
     _need("dig", "dnsmasq", "setpriv")

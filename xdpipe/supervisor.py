@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-HELLO_TIMEOUT_S = 60.0
-"""How long a worker may take to import the user's file."""
-_SLICE_S = 0.1
 CARRIER_TIMEOUT_S = 10.0
 """How long a NIC may take to have its carrier back after it was set up for AF_XDP."""
 SETTLE_TIMEOUT_S = 1.0
@@ -108,7 +105,7 @@ class Supervisor:
             self._handles.append(handle)
             self._stack.callback(handle.close)
             handle.spawn()
-        hellos = [self._hello(handle) for handle in self._handles]
+        hellos = [handle.expect("hello", self._interrupted) for handle in self._handles]
         self._infos = tuple(StageInfo.from_dict(info) for info in hellos[0]["stages"])
         self.default = hellos[0]["default"]
         self.steering = Steering.from_dict(hellos[0]["steering"])
@@ -127,12 +124,12 @@ class Supervisor:
             handle.open_socket(self._geometry, self._infos)
             handle.hand_over(self._options.batch_size, self._options.spin_us, adopt=False)
         for handle in self._handles:
-            self._expect(handle, "mapped")
+            handle.expect("mapped", self._interrupted)
             handle.bind(link, self._mode)
         # some NICs reset their link at attach: igb has it back after 3 s
         link = link.with_carrier(CARRIER_TIMEOUT_S, self._interrupted)
         for handle in self._handles:
-            self._expect(handle, "ready")
+            handle.expect("ready", self._interrupted)
             self._watch(handle)
             self._take(handle)
         self._link_watch = self._stack.enter_context(LinkWatch(link, self._geometry))
@@ -208,45 +205,6 @@ class Supervisor:
                 workers=tuple(h.process for h in self._handles if h.state != "new"),
             )
         )
-
-    def _expect(self, handle: WorkerHandle, wanted: str) -> Any:
-        """Wait for a worker's message of this kind.
-
-        Raises:
-            XdpipeError: what it said instead, or that it ended.
-        """
-        try:
-            kind, body = self._receive(handle)
-        except ControlClosed:
-            status = handle.gone()
-            raise XdpipeError(
-                f"queue {handle.queue}: its worker ended with status {status} before it served; "
-                f"does {self._options.file} end the process?"
-            ) from None
-        except TimeoutError:
-            raise XdpipeError(
-                f"queue {handle.queue}: its worker said nothing for {HELLO_TIMEOUT_S:.0f} s; "
-                f"does {self._options.file} wait for something when imported?"
-            ) from None
-        if kind != wanted:
-            raise XdpipeError(str(body))
-        return body
-
-    def _receive(self, handle: WorkerHandle) -> tuple[str, Any]:
-        end = time.monotonic() + HELLO_TIMEOUT_S
-        while True:
-            try:
-                return handle.control.receive_plain(_SLICE_S)
-            except TimeoutError:
-                if self._interrupted():
-                    raise XdpipeError("interrupted before it ran") from None
-                if time.monotonic() > end:
-                    raise
-
-    def _hello(self, handle: WorkerHandle) -> Any:
-        hello = self._expect(handle, "hello")
-        handle.state = "waiting"
-        return hello
 
     def _watch(self, handle: WorkerHandle) -> None:
         self._selector.register(

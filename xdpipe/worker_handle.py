@@ -9,21 +9,25 @@ import sys
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from xdpipe.control import Control
+from xdpipe.control import Control, ControlClosed
 from xdpipe.core._core import ffi, lib
 from xdpipe.counters import CountersPage
+from xdpipe.errors import XdpipeError
 from xdpipe.process import Process
 from xdpipe.umem import Umem
 from xdpipe.worker import Assignment
 from xdpipe.xsk import REOPEN_S, Xsk, XskStatistics
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from xdpipe.chain import StageInfo
     from xdpipe.link import Link
     from xdpipe.umem import Geometry
 
+HELLO_TIMEOUT_S = 60.0
+"""How long a worker may take to import the user's file."""
+_SLICE_S = 0.1
 ENDING_S = 0.2
 """How long a process may take to end after it has closed its control socket."""
 _ENVIRONMENT = ("PATH", "LANG", "LC_", "TZ", "PYTHON", "VIRTUAL_ENV")
@@ -80,6 +84,43 @@ class WorkerHandle:
         self.process = Process.of(self.popen.pid)
         self.restarts += 1
         self.state = "starting"
+
+    def expect(self, wanted: str, interrupted: Callable[[], bool]) -> Any:
+        """Wait for a message of this kind, while the pipeline starts; return what it holds.
+
+        Raises:
+            XdpipeError: what the worker said instead; or it ended, said nothing for too long, or we
+                were interrupted.
+        """
+        try:
+            kind, body = self._receive(interrupted)
+        except ControlClosed:
+            status = self.gone()
+            raise XdpipeError(
+                f"queue {self.queue}: its worker ended with status {status} before it served; "
+                f"does {self._file} end the process?"
+            ) from None
+        except TimeoutError:
+            raise XdpipeError(
+                f"queue {self.queue}: its worker said nothing for {HELLO_TIMEOUT_S:.0f} s; "
+                f"does {self._file} wait for something when imported?"
+            ) from None
+        if kind != wanted:
+            raise XdpipeError(str(body))
+        if kind == "hello":
+            self.state = "waiting"
+        return body
+
+    def _receive(self, interrupted: Callable[[], bool]) -> tuple[str, Any]:
+        end = monotonic() + HELLO_TIMEOUT_S
+        while True:
+            try:
+                return self.control.receive_plain(_SLICE_S)
+            except TimeoutError:
+                if interrupted():
+                    raise XdpipeError("interrupted before it ran") from None
+                if monotonic() > end:
+                    raise
 
     def open_socket(self, geometry: Geometry, infos: Sequence[StageInfo]) -> None:
         """Make UMEM, socket and counters page, and fill the fill ring."""
