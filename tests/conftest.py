@@ -5,6 +5,7 @@ A skip says what the machine lacks.
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hosts import nics
 
 TESTS = Path(__file__).resolve().parent
 CAPTURES = TESTS.parent.parent / "shared" / "captures"
+HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
 TIERS = ("unit", "bpf", "veth", "captures", "vm")
 
 CAP_NET_ADMIN = 12
@@ -94,3 +96,14 @@ def captures() -> Path:
     if reason is not None:
         pytest.skip(reason)
     return CAPTURES
+
+
+@pytest.fixture
+def huge_pages() -> Iterator[None]:
+    """Have huge pages for two queues."""
+    before = int(HUGE_PAGES.read_text())
+    HUGE_PAGES.write_text(str(before + 16))
+    if int(HUGE_PAGES.read_text()) < before + 16:
+        pytest.skip("this machine has no 16 huge pages of 2 MiB to give")
+    yield
+    HUGE_PAGES.write_text(str(before))

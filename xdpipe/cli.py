@@ -137,6 +137,23 @@ def main() -> None:
     help="Kill and replace a worker that hangs for so long; seconds; 0: never.",
 )
 @click.option(
+    "--busy-poll",
+    is_flag=True,
+    help="Have the worker do the driver's receive work, on its core, instead of interrupts.",
+)
+@click.option(
+    "--need-wakeup/--no-need-wakeup",
+    default=True,
+    show_default=True,
+    help="Wake the driver only when it asks for it.",
+)
+@click.option(
+    "--frame-size",
+    type=click.IntRange(2048, 4096),
+    help="Bytes of a frame. Default: 2048, or 4096 where the MTU wants it.",
+)
+@click.option("--huge-pages", is_flag=True, help="Have the frames on pages of 2 MiB.")
+@click.option(
     "--no-guard",
     is_flag=True,
     help="Let the filter take ARP, neighbour discovery, SSH and the like, too.",
@@ -144,7 +161,8 @@ def main() -> None:
 @_json_option
 def run(file: str, dev: str, queues: list[int] | None, cores: list[int] | None, mode: str,
         attach: str, duration: float | None, batch_size: int, spin_us: int, user: str,
-        watchdog_s: float, no_guard: bool, as_json: bool) -> None:  # fmt: skip
+        watchdog_s: float, busy_poll: bool, need_wakeup: bool, frame_size: int | None,
+        huge_pages: bool, no_guard: bool, as_json: bool) -> None:  # fmt: skip
     """Run the pipeline of FILE on the queues of an interface, until Ctrl-C."""
     from xdpipe.foreground import supervise
     from xdpipe.ranges import check_cores
@@ -155,7 +173,8 @@ def run(file: str, dev: str, queues: list[int] | None, cores: list[int] | None, 
     options = RunOptions(
         file=file, dev=dev, queues=tuple(queues or ()), cores=tuple(cores or ()), mode=mode,
         attach=attach, batch_size=batch_size, spin_us=spin_us, guard=not no_guard, user=user,
-        watchdog_s=watchdog_s,
+        watchdog_s=watchdog_s, busy_poll=busy_poll, need_wakeup=need_wakeup,
+        frame_size=frame_size, huge_pages=huge_pages,
     )  # fmt: skip
     console = Console(stderr=as_json)
     final = supervise(options, duration, console, show=not as_json)
@@ -346,6 +365,7 @@ def status(as_json: bool) -> None:
 @_json_option
 def down(dev: str, as_json: bool) -> None:
     """End the pipeline on DEV, or clear up after one that was killed."""
+    from xdpipe.busy_poll import put_back
     from xdpipe.rundir import network_namespace
 
     runs = [(d, s) for d, s in _runs() if s.dev == dev and s.netns == network_namespace()]
@@ -359,6 +379,7 @@ def down(dev: str, as_json: bool) -> None:
             _end_supervisor(run_dir, state)
         for worker in state.workers:  # they die with the supervisor; should one be left, now
             worker.signal(signal.SIGKILL)
+        put_back(run_dir.path)
         run_dir.remove()
         if as_json:
             print(json.dumps({"dev": dev, "name": state.name, "was": was}))

@@ -20,13 +20,26 @@ def _start_time(pid: int) -> int:
     return 0 if fields[0] in "ZX" else int(fields[19])
 
 
-def shared_memory(name: str, size: int) -> int:
+HUGE_PAGE = 2 << 20
+"""Bytes."""
+
+
+def shared_memory(name: str, size: int, *, huge_pages: bool = False) -> int:
     """Make memory to share with a process that is not trusted; return its descriptor.
 
     Its size is sealed (memfd_create(2)): who shrinks memory that another has mapped kills the
     other by SIGBUS.
+
+    Args:
+        name: shown in /proc.
+        size: bytes; with huge pages a multiple of HUGE_PAGE.
+        huge_pages: of HUGE_PAGE bytes. Mapping them fails with ENOMEM where too few are free.
+
+    Raises:
+        OSError: the kernel has no huge pages.
     """
-    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    kind = os.MFD_HUGETLB | os.MFD_HUGE_2MB if huge_pages else 0
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | kind)
     os.ftruncate(fd, size)
     seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)

@@ -24,6 +24,10 @@ class RunOptions:
         guard: keep ARP, neighbour discovery and SSH with the kernel.
         user: whom workers become.
         watchdog_s: kill a worker that makes no turn for so long; seconds; 0: never.
+        need_wakeup: have the driver say when it must be woken.
+        busy_poll: run the driver's receive work in the worker's own calls.
+        frame_size: bytes of a frame; None: as the MTU wants.
+        huge_pages: have the UMEM on pages of 2 MiB.
     """
 
     file: str
@@ -37,6 +41,10 @@ class RunOptions:
     guard: bool = True
     user: str = "nobody"
     watchdog_s: float = 10.0
+    need_wakeup: bool = True
+    busy_poll: bool = False
+    frame_size: int | None = None
+    huge_pages: bool = False
 
 
 def choose_cores(n_queues: int, allowed: list[int]) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from xdpipe.busy_poll import InterruptsOff, put_back
 from xdpipe.chain import StageInfo
 from xdpipe.control import Control, ControlClosed
 from xdpipe.errors import XdpipeError
@@ -97,11 +98,15 @@ class Supervisor:
         self._link = link = Link.find(self._options.dev)
         link.require_up()
         self._options = self._complete(link)
-        self._geometry = Geometry.for_link(link)
+        self._geometry = Geometry.for_link(
+            link, self._options.frame_size, huge_pages=self._options.huge_pages
+        )
         self._claim(link)
+        if self._options.busy_poll:
+            self._stack.callback(InterruptsOff(link.name, self._run_dir.path).close)
         self._leave_cores()
         for queue, core in zip(self._options.queues, self._options.cores, strict=True):
-            handle = WorkerHandle(queue, core, self._options.file, self._options.user)
+            handle = WorkerHandle(queue, core, self._options)
             self._handles.append(handle)
             self._stack.callback(handle.close)
             handle.spawn()
@@ -122,7 +127,7 @@ class Supervisor:
         self._mode = self._mode_for(self.attach)
         for handle in self._handles:
             handle.open_socket(self._geometry, self._infos)
-            handle.hand_over(self._options.batch_size, self._options.spin_us, adopt=False)
+            handle.hand_over(adopt=False)
         for handle in self._handles:
             handle.expect("mapped", self._interrupted)
             handle.bind(link, self._mode)
@@ -189,6 +194,7 @@ class Supervisor:
                 f"{link.name}: the pipeline {who}; end it with: xdpipe down {link.name}"
             )
         self._stack.callback(os.close, claim)
+        put_back(self._run_dir.path)  # after one that was killed
         self._stack.callback(self._run_dir.remove)
         self._write_state()
 
@@ -329,7 +335,7 @@ class Supervisor:
         if not adopt:
             handle.renew_socket()
         handle.state = "starting"
-        handle.hand_over(self._options.batch_size, self._options.spin_us, adopt=adopt)
+        handle.hand_over(adopt=adopt)
 
     def _try_bind(self, handle: WorkerHandle) -> None:
         """Bind the socket that a worker is about to serve, if it is a new one."""

@@ -7,17 +7,15 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from xdpipe.core._core import ffi, lib
 from xdpipe.drivers import quirks
 from xdpipe.errors import XdpipeError
-from xdpipe.process import shared_memory
+from xdpipe.process import HUGE_PAGE, shared_memory
 
 if TYPE_CHECKING:
     from xdpipe.link import Link
 
+_SIZES = (2048, 4096)
 KERNEL_HEADROOM = 256
 """Bytes that the kernel keeps before a received packet (XDP_PACKET_HEADROOM)."""
 _ETHERNET_AND_TWO_TAGS = 14 + 2 * 4
@@ -29,8 +27,10 @@ class Geometry:
 
     Attributes:
         n_frames: frames, a power of two.
-        frame_size: bytes, 2048 or 4096: the kernel takes a power of two up to a page.
+        frame_size: bytes, 2048 to 4096 (xdp_umem_reg in net/xdp/xdp_umem.c). Other sizes than those
+            two need huge pages: a frame may lie on two pages, which must be neighbours.
         tx_size: descriptors on the tx ring, a power of two.
+        huge_pages: whether the UMEM lies on pages of 2 MiB.
 
     The fill, rx and completion ring have room for all frames. So no frame that comes back is ever
     turned away, and the kernel drops for want of a frame (rx_dropped) rather than for want of rx
@@ -40,6 +40,15 @@ class Geometry:
     n_frames: int = 4096
     frame_size: int = 2048
     tx_size: int = 2048
+    huge_pages: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes of the UMEM: frames side by side, none across two blocks of XP_BLOCK (xp.h)."""
+        blocks = -(-self.n_frames // (lib.XP_BLOCK // self.frame_size))
+        if self.huge_pages or self.frame_size & (self.frame_size - 1):
+            return int(blocks * lib.XP_BLOCK)
+        return self.n_frames * self.frame_size
 
     @property
     def longest_packet(self) -> int:
@@ -61,21 +70,39 @@ class Geometry:
         return self.n_frames, self.n_frames, self.tx_size, self.n_frames
 
     @classmethod
-    def for_link(cls, link: Link) -> Geometry:
+    def for_link(
+        cls, link: Link, frame_size: int | None = None, *, huge_pages: bool = False
+    ) -> Geometry:
         """Choose the frame size for an interface, with room for its headers and two VLAN tags.
 
+        Args:
+            link: the interface.
+            frame_size: this one; None: 2048, or 4096 where packets of its MTU do not fit.
+            huge_pages: whether the UMEM shall lie on huge pages.
+
         Raises:
-            XdpipeError: a packet of its MTU does not fit in a page.
+            XdpipeError: a packet of its MTU does not fit; or there is no such frame size.
         """
+        if frame_size is not None and frame_size not in _SIZES:
+            if not _SIZES[0] <= frame_size <= _SIZES[-1]:
+                raise XdpipeError(
+                    f"frame size {frame_size}: the kernel takes {_SIZES[0]} to {_SIZES[-1]} bytes"
+                )
+            if not huge_pages:
+                raise XdpipeError(
+                    f"frame size {frame_size}: other sizes than {_SIZES[0]} and {_SIZES[-1]} need "
+                    "huge pages; add --huge-pages"
+                )
         unit = quirks(link.driver).rx_unit
-        for frame_size in (2048, 4096):
-            geometry = cls(frame_size=frame_size)
+        for size in _SIZES if frame_size is None else (frame_size,):
+            geometry = cls(frame_size=size, huge_pages=huge_pages)
             if geometry.holds(link.mtu, unit):
                 return geometry
         most = geometry.longest_packet // unit * unit - _ETHERNET_AND_TWO_TAGS
         raise XdpipeError(
             f"{link.name}: its MTU of {link.mtu} does not fit in a frame; "
             f"lower it with: ip link set {link.name} mtu {most}"
+            + (", or leave --frame-size out" if frame_size else "")
         )
 
 
@@ -92,11 +119,24 @@ class Umem:
 
     def __init__(self, geometry: Geometry, fd: int | None = None) -> None:
         self.geometry = geometry
-        size = geometry.n_frames * geometry.frame_size
+        size = geometry.size
         if fd is None:
-            fd = shared_memory("xdpipe-umem", size)
+            try:
+                fd = shared_memory("xdpipe-umem", size, huge_pages=geometry.huge_pages)
+            except OSError as error:
+                raise XdpipeError(f"memory of {size} bytes: {error.strerror}") from error
         self.fd = fd
-        self._map = mmap.mmap(fd, size, mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        try:
+            self._map = mmap.mmap(fd, size, mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        except OSError as error:
+            self.close()
+            if not geometry.huge_pages:
+                raise XdpipeError(f"map {size} bytes: {error.strerror}") from error
+            n = size // HUGE_PAGE
+            raise XdpipeError(
+                f"no {n} huge pages of 2 MiB are free, as each queue takes; reserve more: "
+                f"sysctl vm.nr_hugepages={n} for one queue"
+            ) from error
         self._free = ffi.new("uint64_t[]", geometry.n_frames)
         self._base = ffi.from_buffer("uint8_t[]", self._map, require_writable=True)
         self.c = ffi.new(
@@ -116,12 +156,6 @@ class Umem:
         return self._map
 
     @property
-    def frames(self) -> NDArray[np.uint8]:
-        """The frames as uint8[n_frames, frame_size], a view that keeps the UMEM mapped."""
-        shape = (self.geometry.n_frames, self.geometry.frame_size)
-        return np.frombuffer(self._map, np.uint8).reshape(shape)
-
-    @property
     def n_free(self) -> int:
         """How many frames are on the free list."""
         return int(self.c.n_free)
@@ -131,8 +165,8 @@ class Umem:
 
         Before bind, since a zero-copy driver takes its frames there.
         """
-        step, n = self.geometry.frame_size, self.geometry.n_frames
-        addresses = ffi.new("uint64_t[]", [i * step for i in range(n)])
+        n = self.geometry.n_frames
+        addresses = ffi.new("uint64_t[]", [lib.xp_frame_addr(self.c, i) for i in range(n)])
         lib.xp_fill_submit(ffi.addressof(xsk.c, "fill"), addresses, n)
 
     def adopt(self, xsk: Any) -> bool:

@@ -50,6 +50,8 @@ class Assignment:
         geometry: of UMEM and rings.
         adopt: another worker has worked on this socket before; else all frames are on its fill
             ring or with the driver.
+        need_wakeup: the rings say when the driver must be woken.
+        busy_poll: the driver's receive work is ours.
         before: fields *_before of struct xp_worker: the counters when the socket was new.
     """
 
@@ -59,6 +61,8 @@ class Assignment:
     spin_us: int
     geometry: Geometry
     adopt: bool
+    need_wakeup: bool
+    busy_poll: bool
     before: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,6 +111,8 @@ class Worker:
                 "n_stages": self.chain.n_lead,
                 "default_verdict": pipeline.default,
                 "spin_us": assignment.spin_us,
+                "always_wake": not assignment.need_wakeup,
+                "busy_poll": assignment.busy_poll,
                 "control_fd": control.fileno(),
                 "poll_timeout_ms": POLL_TIMEOUT_MS,
                 "attention": page.c_attention,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from xdpipe.chain import StageInfo
     from xdpipe.link import Link
+    from xdpipe.run_options import RunOptions
     from xdpipe.umem import Geometry
 
 HELLO_TIMEOUT_S = 60.0
@@ -43,15 +44,13 @@ class WorkerHandle:
     Args:
         queue: number of the queue.
         core: CPU for the worker.
-        file: the pipeline file, which the worker imports.
-        user: whom the worker becomes.
+        options: how the pipeline runs.
     """
 
-    def __init__(self, queue: int, core: int, file: str, user: str) -> None:
+    def __init__(self, queue: int, core: int, options: RunOptions) -> None:
         self.queue = queue
         self.core = core
-        self._file = file
-        self._user = user
+        self._options = options
         self.mode = ""
         """What bind gave: zerocopy or copy; empty while the socket is not bound."""
         self.restarts = -1
@@ -73,7 +72,8 @@ class WorkerHandle:
             self.popen = subprocess.Popen(
                 [
                     sys.executable, "-P", "-m", "xdpipe.worker",
-                    str(theirs.fileno()), str(os.getpid()), self._user, self._file,
+                    str(theirs.fileno()), str(os.getpid()), self._options.user,
+                    self._options.file,
                 ],
                 pass_fds=[theirs.fileno()],
                 env={k: v for k, v in os.environ.items() if k.startswith(_ENVIRONMENT)},
@@ -98,12 +98,12 @@ class WorkerHandle:
             status = self.gone()
             raise XdpipeError(
                 f"queue {self.queue}: its worker ended with status {status} before it served; "
-                f"does {self._file} end the process?"
+                f"does {self._options.file} end the process?"
             ) from None
         except TimeoutError:
             raise XdpipeError(
                 f"queue {self.queue}: its worker said nothing for {HELLO_TIMEOUT_S:.0f} s; "
-                f"does {self._file} wait for something when imported?"
+                f"does {self._options.file} wait for something when imported?"
             ) from None
         if kind != wanted:
             raise XdpipeError(str(body))
@@ -125,16 +125,23 @@ class WorkerHandle:
     def open_socket(self, geometry: Geometry, infos: Sequence[StageInfo]) -> None:
         """Make UMEM, socket and counters page, and fill the fill ring."""
         self.page = CountersPage(infos)
-        self.umem = Umem(geometry)
-        self.xsk = Xsk.open(self.umem)
-        self.umem.give_all(self.xsk)
+        self._new_socket(geometry)
         self._past = XskStatistics()
         self._before = dict.fromkeys(_BEFORE, 0)
+
+    def _new_socket(self, geometry: Geometry) -> None:
+        self.umem = Umem(geometry)
+        self.xsk = Xsk.open(self.umem)
+        if self._options.busy_poll:
+            self.xsk.busy_poll()
+        self.umem.give_all(self.xsk)
 
     def bind(self, link: Link, mode: str, patience_s: float = REOPEN_S) -> None:
         """Bind the socket to the queue unless it is, and tell the worker; see Xsk.bind."""
         if not self.mode:
-            self.mode = self.xsk.bind(link, self.queue, mode, patience_s)
+            self.mode = self.xsk.bind(
+                link, self.queue, mode, patience_s, need_wakeup=self._options.need_wakeup
+            )
         self.control.send("bound")
 
     def renew_socket(self) -> None:
@@ -147,9 +154,7 @@ class WorkerHandle:
         self.mode = ""
         self.xsk.close()
         self.umem.close()
-        self.umem = Umem(self.umem.geometry)
-        self.xsk = Xsk.open(self.umem)
-        self.umem.give_all(self.xsk)
+        self._new_socket(self.umem.geometry)
         counters = self.page.read()
         self._before = {name: counters[name.removesuffix("_before")] for name in _BEFORE}
 
@@ -166,14 +171,16 @@ class WorkerHandle:
         """Return what the kernel counted on the queue's socket, and on those before it."""
         return self._past + self.xsk.statistics()
 
-    def hand_over(self, batch_size: int, spin_us: int, *, adopt: bool) -> None:
+    def hand_over(self, *, adopt: bool) -> None:
         """Give the worker that has said hello what it serves.
 
         It answers `mapped`; once the socket is bound and it was told so, `ready`.
         """
+        options = self._options
         assignment = Assignment(
-            self.queue, self.core, batch_size, spin_us, self.umem.geometry, adopt, self._before
-        )
+            self.queue, self.core, options.batch_size, options.spin_us, self.umem.geometry, adopt,
+            options.need_wakeup, options.busy_poll, self._before,
+        )  # fmt: skip
         fds = (self.xsk.fd, self.umem.fd, self.page.fd)
         self.control.send("serve", assignment.to_dict(), fds)
 
@@ -262,6 +269,7 @@ class WorkerHandle:
             "busy_ns": counters["busy_ns"],
             "polls": counters["polls"],
             "wakeups": counters["wakeups"],
+            "busy_polls": counters["busy_polls"],
             "tx_errors": counters["tx_errors"],
             "verdicts": {
                 "DROP": counters["verdict_drop"],

@@ -21,6 +21,11 @@ _XDP_ZEROCOPY = 1 << 2
 _XDP_USE_NEED_WAKEUP = 1 << 3
 MODES = {"auto": 0, "copy": _XDP_COPY, "zerocopy": _XDP_ZEROCOPY}
 
+BUSY_POLL_US = 20
+"""SO_BUSY_POLL; how long a call polls is decided by who calls, so any time does."""
+BUSY_POLL_BUDGET = 64
+"""Packets that a call takes from the driver at the most: as many as its own time's (NAPI)."""
+
 REOPEN_S = 2.0
 """How long EBUSY is retried: a closed socket gives its queue back asynchronously."""
 
@@ -106,7 +111,28 @@ class Xsk:
         message = f"{what}: {os.strerror(-result)}"
         raise XdpipeError(f"{message}; {cure}" if cure else message)
 
-    def bind(self, link: Link, queue: int, mode: str = "auto", patience_s: float = REOPEN_S) -> str:
+    def busy_poll(self) -> None:
+        """Have the driver's receive work done in the calls of whoever works on the socket.
+
+        Needs CAP_NET_ADMIN; see also xdpipe.busy_poll.
+
+        Raises:
+            XdpipeError: not permitted, or the kernel is older than 5.11.
+        """
+        result = lib.xp_xsk_busy_poll(self.fd, BUSY_POLL_US, BUSY_POLL_BUDGET)
+        if result == -errno.ENOPROTOOPT:
+            raise XdpipeError("busy polling needs Linux 5.11; leave --busy-poll out")
+        self._check(result, "set up busy polling")
+
+    def bind(
+        self,
+        link: Link,
+        queue: int,
+        mode: str = "auto",
+        patience_s: float = REOPEN_S,
+        *,
+        need_wakeup: bool = True,
+    ) -> str:
         """Bind to a queue and return the mode obtained: `zerocopy` or `copy`.
 
         Args:
@@ -114,12 +140,14 @@ class Xsk:
             queue: the number of the receive queue.
             mode: `auto` (zero copy, else copy), `zerocopy` or `copy` (that or nothing).
             patience_s: try for so long again while the queue is busy.
+            need_wakeup: have the rings say when the driver must be woken, instead of waking it for
+                each batch that is sent and having it look for frames by itself.
 
         Raises:
             QueueBusy: another socket holds the queue.
             XdpipeError: the queue does not exist or is taken, or the driver cannot do the mode.
         """
-        flags = MODES[mode] | _XDP_USE_NEED_WAKEUP
+        flags = MODES[mode] | (_XDP_USE_NEED_WAKEUP if need_wakeup else 0)
         end = time.monotonic() + patience_s
         while True:
             result = lib.xp_xsk_bind(self.fd, link.index, queue, flags)

@@ -1,12 +1,14 @@
 """The frame size that an interface's MTU and driver ask for."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
+from xdpipe.core._core import lib
 from xdpipe.errors import XdpipeError
 from xdpipe.link import Link
-from xdpipe.umem import Geometry
+from xdpipe.umem import Geometry, Umem
 
 LINK = Link(
     name="eth9", index=9, mac="02:00:00:00:00:09", mtu=1500, up=True, carrier=True, driver="ice",
@@ -41,3 +43,27 @@ def test_an_mtu_beyond_a_page_is_told_with_the_largest_that_fits(
     with pytest.raises(XdpipeError, match=f"ip link set eth9 mtu {most}$"):
         Geometry.for_link(replace(LINK, driver=driver, mtu=mtu))
     assert Geometry.for_link(replace(LINK, driver=driver, mtu=most)).frame_size == 4096
+
+
+@pytest.mark.parametrize("frame_size", [2048, 2049, 3000, 3072, 4095, 4096])
+def test_frames_lie_apart_and_none_across_two_huge_pages(frame_size: int) -> None:
+    geometry = Geometry(frame_size=frame_size)
+    umem = Umem(geometry)
+    begins = [lib.xp_frame_addr(umem.c, i) for i in range(geometry.n_frames)]
+    assert all(b - a >= frame_size for a, b in pairwise(begins))
+    last = [begin + frame_size - 1 for begin in begins]
+    assert all(a // lib.XP_BLOCK == b // lib.XP_BLOCK for a, b in zip(begins, last, strict=True))
+    assert last[-1] < len(umem.memory) == geometry.size
+    umem.close()
+
+
+def test_a_frame_size_of_ones_own_is_taken_if_the_mtu_fits() -> None:
+    assert Geometry.for_link(LINK, 3000, huge_pages=True) == Geometry(
+        frame_size=3000, huge_pages=True
+    )
+    with pytest.raises(XdpipeError, match="add --huge-pages"):
+        Geometry.for_link(LINK, 3000)
+    with pytest.raises(XdpipeError, match="mtu 2722, or leave --frame-size out"):
+        Geometry.for_link(replace(LINK, mtu=2723), 3000, huge_pages=True)
+    with pytest.raises(XdpipeError, match="frame size 1024: the kernel takes 2048 to 4096"):
+        Geometry.for_link(LINK, 1024)

@@ -51,6 +51,25 @@ def test_udp_echo_in_zero_copy_on_two_queues_gives_back_every_byte(bench: Bench)
     check_books(final)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [["--busy-poll"], ["--no-need-wakeup", "--huge-pages", "--frame-size", "3000"]],
+    ids=" ".join,
+)
+def test_zero_copy_serves_with_the_sockets_other_settings(
+    bench: Bench, huge_pages: None, options: list[str]
+) -> None:
+    running = bench.run(EXAMPLES / "udp_echo.py", "--mode", "zerocopy", *options)
+    n = echoes(bench, CLIENT4, HOST4, SIZES, rounds=4)
+    final = running.end()
+    assert {worker["mode"] for worker in final["workers"]} == {"zerocopy"}
+    assert final["ledger"]["sent"] == n
+    for worker in final["workers"]:
+        assert (worker["busy_polls"] > 0) == ("--busy-poll" in options)
+        assert worker["kernel"]["rx_invalid_descs"] == worker["kernel"]["tx_invalid_descs"] == 0
+    check_books(final)
+
+
 def test_flows_arrive_whole_and_in_order_in_zero_copy(bench: Bench, tmp_path: Path) -> None:
     capture = tmp_path / "flows.pcap"
     numbered_flows(capture, N_PACKETS, N_FLOWS, dport=9)

@@ -18,7 +18,7 @@ def definitions() -> str:
     if inside is None:
         raise SystemExit("xdpipe/core/xp.h: the cdef marks are missing")
     return (
-        "#define XP_ABSENT ...\n#define XP_CONTROL ...\n"
+        "#define XP_ABSENT ...\n#define XP_CONTROL ...\n#define XP_BLOCK ...\n"
         "struct xp_batch { ...; };\nstruct xp_counters { ...; };\n" + inside.group(1)
     )
 

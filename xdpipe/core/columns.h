@@ -69,6 +69,7 @@
 	X(tx_errno, "that errno")                                                                  \
 	X(filled, "frames put on the fill ring")                                                   \
 	X(wakeups, "calls that wake the driver: send, receive")                                    \
+	X(busy_polls, "calls that ran the driver's receive work, busy polling")                    \
 	X(polls, "poll calls")                                                                     \
 	X(busy_ns, "time in cycles that moved packets; ns")                                        \
 	X(frames_free, "frames on the free list")                                                  \

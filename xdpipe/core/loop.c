@@ -35,9 +35,39 @@ static void relax(void)
 #endif
 }
 
+static int is_power_of_two(uint32_t n)
+{
+	return (n & (n - 1)) == 0;
+}
+
+/* Where the frame of that number begins. */
+uint64_t xp_frame_addr(const struct xp_umem *umem, uint32_t frame)
+{
+	uint32_t per_block = XP_BLOCK / umem->frame_size;
+
+	if (is_power_of_two(umem->frame_size))
+		return (uint64_t)frame * umem->frame_size;
+	return (uint64_t)(frame / per_block) * XP_BLOCK +
+	       (uint64_t)(frame % per_block) * umem->frame_size;
+}
+
+/* Where the frame begins that this address lies in. */
 static uint64_t frame_of(const struct xp_umem *umem, uint64_t addr)
 {
-	return addr & ~(uint64_t)(umem->frame_size - 1);
+	uint32_t in_block = (uint32_t)(addr & (XP_BLOCK - 1));
+
+	if (is_power_of_two(umem->frame_size))
+		return addr & ~(uint64_t)(umem->frame_size - 1);
+	return addr - in_block % umem->frame_size;
+}
+
+/* The number of the frame that this address lies in. */
+static uint64_t frame_number(const struct xp_umem *umem, uint64_t addr)
+{
+	if (is_power_of_two(umem->frame_size))
+		return addr / umem->frame_size;
+	return addr / XP_BLOCK * (XP_BLOCK / umem->frame_size) +
+	       (uint32_t)(addr & (XP_BLOCK - 1)) / umem->frame_size;
 }
 
 static void mark_ring(const struct xp_umem *umem, const struct xp_ring *ring, int descs,
@@ -49,8 +79,9 @@ static void mark_ring(const struct xp_umem *umem, const struct xp_ring *ring, in
 	for (; index != end; index++) {
 		uint64_t addr = descs ? ring_desc(ring, index)->addr : *ring_addr(ring, index);
 
-		if (addr < umem->size)
-			marks[addr / umem->frame_size] = 1;
+		addr = frame_number(umem, xp_desc_addr(addr));
+		if (addr < umem->n_frames)
+			marks[addr] = 1;
 	}
 }
 
@@ -87,7 +118,7 @@ int xp_adopt(struct xp_xsk *xsk, struct xp_umem *umem, uint8_t *marks)
 	umem->n_free = 0;
 	for (uint32_t i = umem->n_frames; i-- > 0;)
 		if (!marks[i])
-			umem->free[umem->n_free++] = (uint64_t)i * umem->frame_size;
+			umem->free[umem->n_free++] = xp_frame_addr(umem, i);
 	return 0;
 }
 
@@ -182,7 +213,7 @@ int xp_receive(struct xp_worker *w)
 	for (uint32_t i = 0; i < n; i++) {
 		const struct xdp_desc *d = ring_desc(rx, first + i);
 
-		b->addr[i] = d->addr;
+		b->addr[i] = xp_desc_addr(d->addr);
 		b->len[i] = (int32_t)d->len;
 		b->time_ns[i] = now;
 		bytes += d->len;
@@ -205,7 +236,9 @@ static void kick_tx(struct xp_worker *w)
 	for (int i = 0; i < SEND_CALLS_MAX; i++) {
 		uint32_t after;
 
-		if (before == tx->cached_producer || !ring_needs_wakeup(tx))
+		if (before == tx->cached_producer)
+			return;
+		if (!ring_needs_wakeup(tx) && !w->always_wake && !w->busy_poll)
 			return;
 		c->wakeups++;
 		if (sendto(w->xsk->fd, NULL, 0, MSG_DONTWAIT, NULL, 0) < 0) {
@@ -336,6 +369,16 @@ uint32_t xp_transmit(struct xp_worker *w, const uint8_t *packets, const uint64_t
 	return n;
 }
 
+/*
+ * Have the driver's receive work done now, within the call (xsk_recvmsg in net/xdp/xsk.c), which
+ * wakes a driver that was out of frames as well.
+ */
+static void busy_poll(struct xp_worker *w)
+{
+	w->counters->busy_polls++;
+	recvfrom(w->xsk->fd, NULL, 0, MSG_DONTWAIT, NULL, NULL);
+}
+
 static int attention_wanted(const struct xp_worker *w)
 {
 	return __atomic_load_n(w->attention, __ATOMIC_RELAXED) != w->attended;
@@ -379,7 +422,10 @@ void xp_wait(struct xp_worker *w)
 		for (int i = 0; i < 32; i++) {
 			if (ring_peek(&w->xsk->rx, 1) || attention_wanted(w))
 				return;
-			relax();
+			if (w->busy_poll)
+				busy_poll(w);
+			else
+				relax();
 		}
 	} while (now_ns(CLOCK_MONOTONIC) < end);
 	/* what is on its way out comes back without a wake-up: look again soon */
@@ -433,6 +479,11 @@ int xp_cycle(struct xp_worker *w)
 		return XP_CONTROL;
 	}
 	n = xp_receive(w);
+	if (n == 0 && w->busy_poll) {
+		xp_refill(w);
+		busy_poll(w);
+		n = xp_receive(w);
+	}
 	if (n == 0) {
 		end_busy(w);
 		xp_refill(w);

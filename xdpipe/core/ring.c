@@ -81,7 +81,7 @@ uint32_t xp_rx_consume(struct xp_ring *rx, uint64_t *addrs, uint32_t *lens, uint
 	for (uint32_t i = 0; i < n; i++) {
 		const struct xdp_desc *d = ring_desc(rx, first + i);
 
-		addrs[i] = d->addr;
+		addrs[i] = xp_desc_addr(d->addr);
 		lens[i] = d->len;
 	}
 	ring_release(rx, n);

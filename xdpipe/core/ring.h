@@ -72,6 +72,16 @@ static inline void ring_resume(struct xp_ring *r)
 	r->cached_producer = r->cached_consumer;
 }
 
+/*
+ * The address of a packet's first byte. With frames of any size the kernel gives the frame's
+ * address as it was on the fill ring, and the offset in it in the upper bits (af_xdp.rst,
+ * XDP_UMEM_UNALIGNED_CHUNK_FLAG); else those are 0.
+ */
+static inline uint64_t xp_desc_addr(uint64_t addr)
+{
+	return (addr & XSK_UNALIGNED_BUF_ADDR_MASK) + (addr >> XSK_UNALIGNED_BUF_OFFSET_SHIFT);
+}
+
 static inline uint64_t *ring_addr(const struct xp_ring *r, uint32_t index)
 {
 	return (uint64_t *)r->entries + (index & r->mask);

@@ -20,6 +20,10 @@
 #ifndef SOL_XDP
 #define SOL_XDP 283
 #endif
+#ifndef SO_PREFER_BUSY_POLL
+#define SO_PREFER_BUSY_POLL 69
+#define SO_BUSY_POLL_BUDGET 70
+#endif
 #ifndef XDP_MAX_TX_SKB_BUDGET /* Linux 6.17 */
 #define XDP_MAX_TX_SKB_BUDGET 9
 #endif
@@ -46,6 +50,8 @@ int xp_umem_register(int fd, void *base, uint64_t size, uint32_t frame_size, uin
 		.len = size,
 		.chunk_size = frame_size,
 		.headroom = headroom,
+		/* frames of any size, which need not begin at a multiple of it */
+		.flags = frame_size & (frame_size - 1) ? XDP_UMEM_UNALIGNED_CHUNK_FLAG : 0,
 	};
 
 	return set_option(fd, XDP_UMEM_REG, &reg, sizeof(reg));
@@ -157,6 +163,22 @@ int xp_xsk_statistics(int fd, uint64_t out[6])
 
 	memset(out, 0, size);
 	return getsockopt(fd, SOL_XDP, XDP_STATISTICS, out, &size) ? -errno : 0;
+}
+
+/*
+ * Have the driver's receive work done in the calls of who holds the socket, in preference to the
+ * driver's own time (Documentation/networking/napi.rst, "Busy polling"; Linux 5.11). A budget above
+ * the system's takes CAP_NET_ADMIN.
+ */
+int xp_xsk_busy_poll(int fd, uint32_t timeout_us, uint32_t budget)
+{
+	const int on = 1, timeout = (int)timeout_us, packets = (int)budget;
+
+	if (setsockopt(fd, SOL_SOCKET, SO_PREFER_BUSY_POLL, &on, sizeof(on)) ||
+	    setsockopt(fd, SOL_SOCKET, SO_BUSY_POLL, &timeout, sizeof(timeout)) ||
+	    setsockopt(fd, SOL_SOCKET, SO_BUSY_POLL_BUDGET, &packets, sizeof(packets)))
+		return -errno;
+	return 0;
 }
 
 /* In copy mode one send call sends 32 packets at most, unless told otherwise (Linux 6.17). */

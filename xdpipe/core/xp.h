@@ -12,6 +12,7 @@
 #include "columns.h"
 
 #define XP_ABSENT 0x40000000
+#define XP_BLOCK (1u << 21)
 #define XP_CONTROL (-1)
 
 enum xp_flag {
@@ -99,7 +100,13 @@ struct xp_ring {
 	size_t map_size;
 };
 
-/* Frames of one UMEM and the list of those that are free; `free` is a stack of addresses. */
+/*
+ * Frames of one UMEM and the list of those that are free; `free` is a stack of addresses.
+ *
+ * Frames lie side by side, but none across two blocks of XP_BLOCK bytes, a huge page: the kernel
+ * would throw away a frame that lies on two pages which are no neighbours. With a frame_size that
+ * is a power of two that is so by itself.
+ */
 struct xp_umem {
 	uint8_t *base;
 	uint64_t size;
@@ -131,6 +138,8 @@ struct xp_worker {
 	uint32_t n_stages;        /* which xp_cycle runs itself */
 	uint32_t default_verdict; /* for packets that no stage decided */
 	uint32_t spin_us;         /* look at an empty rx ring for so long before poll */
+	uint32_t always_wake;     /* bound without need_wakeup: the rings do not say when to */
+	uint32_t busy_poll;       /* run the driver's receive work in our own calls */
 	int control_fd;           /* poll returns when it is readable */
 	int poll_timeout_ms;
 	/* The supervisor adds one for each message that it wrote to the control socket; the worker
@@ -147,6 +156,7 @@ struct xp_worker {
 /* socket.c: all return 0 or -errno */
 int xp_xsk_open(struct xp_xsk *xsk);
 int xp_umem_register(int fd, void *base, uint64_t size, uint32_t frame_size, uint32_t headroom);
+int xp_xsk_busy_poll(int fd, uint32_t timeout_us, uint32_t budget);
 int xp_xsk_ring_sizes(int fd, uint32_t fill, uint32_t rx, uint32_t tx, uint32_t completion);
 int xp_xsk_map(struct xp_xsk *xsk, uint32_t fill, uint32_t rx, uint32_t tx, uint32_t completion);
 void xp_xsk_unmap(struct xp_xsk *xsk);
@@ -165,6 +175,7 @@ uint32_t xp_tx_submit(struct xp_ring *tx, const uint64_t *addrs, const uint32_t 
 uint32_t xp_rx_consume(struct xp_ring *rx, uint64_t *addrs, uint32_t *lens, uint32_t n);
 
 /* loop.c */
+uint64_t xp_frame_addr(const struct xp_umem *umem, uint32_t frame);
 int xp_adopt(struct xp_xsk *xsk, struct xp_umem *umem, uint8_t *marks);
 int xp_held_by_kernel(const struct xp_xsk *xsk);
 void xp_reconcile(struct xp_worker *w);
