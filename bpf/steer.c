@@ -5,6 +5,8 @@
  * xdpipe/steering.py puts before this file what depends on the pipeline:
  *   xp_filter()      the tcpdump filter in C; 0 is no
  *   XP_N_QUEUES      sockets at the most
+ *   XP_FRAGS         if defined, the program is loaded with XDP_HAS_FRAGS: packets may have more
+ *                    buffers than the first, [data, data_end), which is all that is looked at
  *   XP_GUARD         if defined, the operator's lifelines stay with the kernel, whatever the filter
  *   XP_SSH_PEERS4(X), XP_SSH_PEERS6(X)
  *                    X(address words in host byte order, server port) for each SSH session to keep
@@ -186,6 +188,13 @@ unparsed:
 }
 #endif
 
+#ifdef XP_FRAGS
+static u64 (*xp_get_buff_len)(struct xdp_md *ctx) = (void *)188; /* Linux 5.18 */
+#define XP_LENGTH(ctx) xp_get_buff_len(ctx)
+#else
+#define XP_LENGTH(ctx) (data_end - data)
+#endif
+
 int steer(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *data_end = (void *)(long)ctx->data_end;
@@ -200,7 +209,7 @@ int steer(struct xdp_md *ctx)
 	if (xp_guard(data, data_end, counters))
 		return XDP_PASS;
 #endif
-	if (!xp_filter(data, data_end)) {
+	if (!xp_filter(data, data_end, XP_LENGTH(ctx))) {
 		counters->not_matched++;
 		return XDP_PASS;
 	}

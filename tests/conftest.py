@@ -102,8 +102,8 @@ def captures() -> Path:
 def huge_pages() -> Iterator[None]:
     """Have huge pages for two queues."""
     before = int(HUGE_PAGES.read_text())
-    HUGE_PAGES.write_text(str(before + 16))
-    if int(HUGE_PAGES.read_text()) < before + 16:
-        pytest.skip("this machine has no 16 huge pages of 2 MiB to give")
+    HUGE_PAGES.write_text(str(before + 24))
+    if int(HUGE_PAGES.read_text()) < before + 24:
+        pytest.skip("this machine has no 24 huge pages of 2 MiB to give")
     yield
     HUGE_PAGES.write_text(str(before))

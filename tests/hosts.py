@@ -162,7 +162,7 @@ def echoes(bench: Bench, local: str, remote: str, sizes: list[int], rounds: int 
                 data = rng.randbytes(size)
                 sock.send(data)
                 try:
-                    answer = sock.recv(2000)
+                    answer = sock.recv(65535)
                 except TimeoutError:
                     status = bench.started[-1].status()
                     pytest.fail(f"no answer to {size} bytes from {remote}, number {n}: {status}")

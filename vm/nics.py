@@ -27,6 +27,9 @@ from xdpipe.netns import Namespace
 
 KINDS = ("virtio", "igb", "vmxnet3", "e1000e")
 
+MTU = 9000
+"""Of the cable: what the guest's NICs may be set to. A bridge has the least of its ports'."""
+
 # linux/if_tun.h
 _TUNSETIFF = 0x400454CA
 _IFF_TAP, _IFF_NO_PI, _IFF_MULTI_QUEUE, _IFF_VNET_HDR = 0x0002, 0x1000, 0x0100, 0x4000
@@ -119,7 +122,7 @@ class Nics:
             with IPRoute() as route:
                 [index] = route.link_lookup(ifname=name)
                 master = route.link_lookup(ifname=bridge)[0] if bridge else 0
-                route.link("set", index=index, master=master, state="up")
+                route.link("set", index=index, master=master, mtu=MTU, state="up")
             return fds
 
         fds = self.namespace.call(make)

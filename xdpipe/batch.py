@@ -76,6 +76,9 @@ class Batch:
         addr: NDArray[np.uint64]
         time_ns: NDArray[np.uint64]
         len: NDArray[np.int32]
+        head_len: NDArray[np.int32]
+        n_frames: NDArray[np.uint8]
+        more: NDArray[np.uint32]
         verdict: NDArray[np.uint8]
         flags: NDArray[np.uint32]
         malformed: NDArray[np.uint8]
@@ -187,7 +190,7 @@ class Batch:
         lib.xp_load_bytes(self.c, offsets, step, ffi.from_buffer("uint8_t[]", out), width)
         return out
 
-    # Stores: big-endian, in place in the frame, only where the value lies wholly in the packet.
+    # Stores: big-endian, in place in the frames, only where the value lies wholly in the packet.
 
     def put_u8(
         self,
@@ -279,8 +282,15 @@ class Batch:
     # The slow path, for tests and for looking at single packets.
 
     def packet(self, index: int) -> memoryview:
-        """Return packet `index` as a writable view of its bytes, valid as long as the batch."""
+        """Return packet `index` as a writable view of its bytes, valid as long as the batch.
+
+        Of a packet that came in several frames it is a copy, and read-only.
+        """
         start, length = int(self.addr[index]), int(self.len[index])
+        if self.n_frames[index] > 1:
+            copy = bytearray(length)
+            lib.xp_batch_read(self.c, index % len(self), ffi.from_buffer(copy))
+            return memoryview(copy).toreadonly()
         return memoryview(ffi.buffer(self._base + start, length))
 
     def load(self, packets: Iterable[bytes], time_ns: int = 0) -> None:
@@ -304,6 +314,7 @@ class Batch:
                 columns["verdict"][n] = Verdict.UNDECIDED
                 at += -(-len(packet) // 64) * 64
                 lib.xp_batch_set_n(self.c, n + 1)
+        lib.xp_batch_whole(self.c)
 
     def place(self, addresses: Sequence[int], lens: Sequence[int]) -> None:
         """Say where packets lie that are in the memory already; for tests and tools."""
@@ -312,6 +323,7 @@ class Batch:
             self._columns["addr"][:n], self._columns["len"][:n] = addresses, lens
         self._columns["verdict"][:n] = Verdict.UNDECIDED
         lib.xp_batch_set_n(self.c, n)
+        lib.xp_batch_whole(self.c)
 
     def keep(self, places: list[int]) -> None:
         """Keep only the packets at these places, in this order; for captures, before any stage.
@@ -323,6 +335,7 @@ class Batch:
                 column = self._columns[name]
                 column[: len(places)] = column[places]
         lib.xp_batch_set_n(self.c, len(places))
+        lib.xp_batch_whole(self.c)
 
     @contextmanager
     def _unlocked(self) -> Iterator[None]:

@@ -14,9 +14,9 @@ are variables, jumps are gotos. The meaning is that of libpcap's own interpreter
 bpf_filter.c: arithmetic modulo 2^32; a load that is not wholly within the packet ends the filter
 with 0, which is "no"; so does a division by zero; a shift by 32 or more gives 0.
 
-Two things an XDP program does not know, so that they mean something else than in a live capture:
-- `len`, `greater` and `less` see the bytes that the program sees. That is the packet's length, but
-  for packets in several buffers (jumbo frames with XDP_HAS_FRAGS), where it is the first buffer's.
+Two things an XDP program does not see, so that they mean something else than in a live capture:
+- What of a packet lies in its second buffer and behind (jumbo packets, XDP_HAS_FRAGS): a load there
+  is as beyond the packet.
 - VLAN tags that the NIC took out of the packet are gone, and `vlan` never matches. Leave them in by
   `ethtool -K DEV rxvlan off`.
 """
@@ -143,7 +143,7 @@ def _one_line(text: str) -> str:
 def translate(
     instructions: Sequence[Instruction], function: str = "xp_filter", title: str = ""
 ) -> str:
-    """Translate classic BPF to a C function `u32 function(void *data, void *data_end)`.
+    """Translate classic BPF to a C function of a packet's data, data_end and whole length.
 
     It returns what the program returns: 0 for no. It needs bpf/load.h, and is free of unused
     variables, labels and lines.
@@ -170,7 +170,7 @@ def translate(
     comment = "".join(c if c.isprintable() and c not in "*\\?" else " " for c in title)
     return (
         f"/* {comment or 'everything'} */\n"
-        f"static __always_inline u32 {function}(void *data, void *data_end)\n"
+        f"static __always_inline u32 {function}(void *data, void *data_end, u32 length)\n"
         f"{{\n{declaration}{text}\n}}\n"
     )
 
@@ -231,7 +231,7 @@ def _load(insn: Instruction, register: str) -> list[str]:
     if size == "u32" and mode == _MEM:
         return [f"{register} = M{_scratch(k)};"]
     if size == "u32" and mode == _LEN:
-        return [f"{register} = data_end - data;"]
+        return [f"{register} = length;"]
     if size and register == "A" and mode == _ABS:
         return [f"XP_LOAD({size}, A, {k:#x}u);"]
     if size and register == "A" and mode == _IND:

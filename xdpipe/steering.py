@@ -80,6 +80,7 @@ class SteerProgram:
         steering: which packets are taken.
         guard: what the kernel keeps nevertheless; None: the filter alone decides.
         n_queues: of the interface.
+        multi_buffer: packets may come in several buffers (XDP_HAS_FRAGS, Linux 5.18).
 
     Attributes:
         redirect_errors_known: see SteerCounters.
@@ -89,18 +90,29 @@ class SteerProgram:
         XdpipeError: the program cannot be compiled or loaded; privilege or a package is missing.
     """
 
-    def __init__(self, steering: Steering, guard: Guard | None, n_queues: int) -> None:
+    def __init__(
+        self,
+        steering: Steering,
+        guard: Guard | None,
+        n_queues: int,
+        *,
+        multi_buffer: bool = False,
+    ) -> None:
         # libpcap, bcc and pyroute2 are slow to import, and a worker needs none of them.
         from xdpipe.bpf import BpfError
         from xdpipe.bpf_compile import Module
-        from xdpipe.bpf_program import PROG_TYPE_RAW_TRACEPOINT, open_raw_tracepoint
+        from xdpipe.bpf_program import (
+            PROG_TYPE_RAW_TRACEPOINT,
+            XDP_HAS_FRAGS,
+            open_raw_tracepoint,
+        )
 
         self._n_queues = n_queues
         self._link: XdpLink | None = None
         self._owned: list[Descriptor] = []
         self.redirect_errors_known = False
         path = Path(program_source("steer.c"))
-        source = _prologue(steering, guard, n_queues) + path.read_text()
+        source = _prologue(steering, guard, n_queues, multi_buffer) + path.read_text()
         try:
             with Module(source, path.parent) as module:
 
@@ -112,7 +124,9 @@ class SteerProgram:
                 self._counters = take_map("steer_counters")
                 self._errors = take_map("redirect_errors")
                 self._fields = module.fields("steer_counters")
-                self._program: Program = module.load("steer")
+                self._program: Program = module.load(
+                    "steer", flags=XDP_HAS_FRAGS if multi_buffer else 0
+                )
                 self._owned.append(self._program)
                 with module.map("redirect_map_id") as map_id:
                     map_id.update(0, struct.pack("=I", self._xsks_map.id))
@@ -218,11 +232,13 @@ class SteerProgram:
         self.close()
 
 
-def _prologue(steering: Steering, guard: Guard | None, n_queues: int) -> str:
+def _prologue(steering: Steering, guard: Guard | None, n_queues: int, multi_buffer: bool) -> str:
     """Return the C that stands before bpf/steer.c; it is described there."""
     from xdpipe.filter import Filter
 
     lines = ['#include "load.h"', Filter(steering.filter).to_c(), f"#define XP_N_QUEUES {n_queues}"]
+    if multi_buffer:
+        lines.append("#define XP_FRAGS")
     if guard is not None:
         peers: dict[int, list[str]] = {4: [], 6: []}
         for peer in guard.ssh_peers:

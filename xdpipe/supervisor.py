@@ -99,8 +99,9 @@ class Supervisor:
         link.require_up()
         self._options = self._complete(link)
         self._geometry = Geometry.for_link(
-            link, self._options.frame_size, huge_pages=self._options.huge_pages
-        )
+            link, self._options.frame_size, huge_pages=self._options.huge_pages,
+            multi_buffer=True,
+        )  # fmt: skip
         self._claim(link)
         if self._options.busy_poll:
             self._stack.callback(InterruptsOff(link.name, self._run_dir.path).close)
@@ -115,8 +116,9 @@ class Supervisor:
         self.default = hellos[0]["default"]
         self.steering = Steering.from_dict(hellos[0]["steering"])
         self._program = SteerProgram(
-            self.steering, Guard.present() if self._options.guard else None, link.n_rx_queues
-        )
+            self.steering, Guard.present() if self._options.guard else None, link.n_rx_queues,
+            multi_buffer=self._geometry.multi_buffer,
+        )  # fmt: skip
         self._stack.callback(self._program.close)
         if not self._program.redirect_errors_known:
             self._tell(
@@ -333,7 +335,11 @@ class Supervisor:
         if adopt and handle.xsk.held_by_kernel:
             return  # under way; the next poll looks again
         if not adopt:
-            handle.renew_socket()
+            try:
+                handle.renew_socket()
+            except XdpipeError as error:
+                self._give_up(handle, error)
+                return
         handle.state = "starting"
         handle.hand_over(adopt=adopt)
 
@@ -347,9 +353,13 @@ class Supervisor:
         except ControlClosed:
             pass  # its death is dealt with where its control socket is read
         except XdpipeError as error:
-            self._tell(f"{error}; its packets go to the kernel from now on")
-            handle.quick_deaths = QUICK_DEATHS_MAX
-            handle.popen.kill()
+            self._give_up(handle, error)
+
+    def _give_up(self, handle: WorkerHandle, error: XdpipeError) -> None:
+        """Leave a queue that cannot be served any more to the kernel."""
+        self._tell(f"queue {handle.queue}: {error}; its packets go to the kernel from now on")
+        handle.quick_deaths = QUICK_DEATHS_MAX
+        handle.popen.kill()
 
     def _accept(self) -> None:
         assert self._listener is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from xdpipe.core._core import ffi, lib
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from xdpipe.link import Link
 
 _SIZES = (2048, 4096)
+FRAMES_MAX = 17
+"""Of a packet: its first buffer and MAX_SKB_FRAGS - 1 more, as the kernel is configured."""
 KERNEL_HEADROOM = 256
 """Bytes that the kernel keeps before a received packet (XDP_PACKET_HEADROOM)."""
 _ETHERNET_AND_TWO_TAGS = 14 + 2 * 4
@@ -31,6 +33,7 @@ class Geometry:
             two need huge pages: a frame may lie on two pages, which must be neighbours.
         tx_size: descriptors on the tx ring, a power of two.
         huge_pages: whether the UMEM lies on pages of 2 MiB.
+        multi_buffer: a packet may lie in several frames (XDP_USE_SG, Linux 6.6), 17 at the most.
 
     The fill, rx and completion ring have room for all frames. So no frame that comes back is ever
     turned away, and the kernel drops for want of a frame (rx_dropped) rather than for want of rx
@@ -41,6 +44,7 @@ class Geometry:
     frame_size: int = 2048
     tx_size: int = 2048
     huge_pages: bool = False
+    multi_buffer: bool = False
 
     @property
     def size(self) -> int:
@@ -62,7 +66,12 @@ class Geometry:
             mtu: bytes of the largest packet, without the Ethernet header.
             rx_unit: the NIC fills only so many whole units of what is free in a frame; bytes.
         """
-        return mtu + _ETHERNET_AND_TWO_TAGS <= self.longest_packet // rx_unit * rx_unit
+        return mtu <= self.largest_mtu(rx_unit)
+
+    def largest_mtu(self, rx_unit: int = 1) -> int:
+        """Return the largest MTU whose packets fit; see `holds`."""
+        room = self.longest_packet // rx_unit * rx_unit
+        return room * (FRAMES_MAX if self.multi_buffer else 1) - _ETHERNET_AND_TWO_TAGS
 
     @property
     def ring_sizes(self) -> tuple[int, int, int, int]:
@@ -71,7 +80,12 @@ class Geometry:
 
     @classmethod
     def for_link(
-        cls, link: Link, frame_size: int | None = None, *, huge_pages: bool = False
+        cls,
+        link: Link,
+        frame_size: int | None = None,
+        *,
+        huge_pages: bool = False,
+        multi_buffer: bool = False,
     ) -> Geometry:
         """Choose the frame size for an interface, with room for its headers and two VLAN tags.
 
@@ -79,6 +93,7 @@ class Geometry:
             link: the interface.
             frame_size: this one; None: 2048, or 4096 where packets of its MTU do not fit.
             huge_pages: whether the UMEM shall lie on huge pages.
+            multi_buffer: whether packets may lie in several frames if they do not fit in one.
 
         Raises:
             XdpipeError: a packet of its MTU does not fit; or there is no such frame size.
@@ -98,7 +113,11 @@ class Geometry:
             geometry = cls(frame_size=size, huge_pages=huge_pages)
             if geometry.holds(link.mtu, unit):
                 return geometry
-        most = geometry.longest_packet // unit * unit - _ETHERNET_AND_TWO_TAGS
+        if multi_buffer:
+            geometry = replace(geometry, multi_buffer=True)
+            if geometry.holds(link.mtu, unit):
+                return geometry
+        most = geometry.largest_mtu(unit)
         raise XdpipeError(
             f"{link.name}: its MTU of {link.mtu} does not fit in a frame; "
             f"lower it with: ip link set {link.name} mtu {most}"

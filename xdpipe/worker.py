@@ -113,6 +113,7 @@ class Worker:
                 "spin_us": assignment.spin_us,
                 "always_wake": not assignment.need_wakeup,
                 "busy_poll": assignment.busy_poll,
+                "multi_buffer": assignment.geometry.multi_buffer,
                 "control_fd": control.fileno(),
                 "poll_timeout_ms": POLL_TIMEOUT_MS,
                 "attention": page.c_attention,

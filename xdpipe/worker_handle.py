@@ -33,7 +33,10 @@ ENDING_S = 0.2
 """How long a process may take to end after it has closed its control socket."""
 _ENVIRONMENT = ("PATH", "LANG", "LC_", "TZ", "PYTHON", "VIRTUAL_ENV")
 """What a worker gets of our environment, which may hold secrets."""
-_BEFORE = ("received_before", "filled_before", "tx_submitted_before", "tx_completed_before")
+_BEFORE = (
+    "received_before", "received_more_before", "filled_before", "tx_submitted_before",
+    "tx_submitted_more_before", "tx_completed_before", "tx_completed_more_before",
+)  # fmt: skip
 """Fields of struct xp_worker: the counters that go with the ring indices, as the socket began."""
 _PLACES = ("free", "fill", "kernel", "rx", "batch", "tx", "completion")
 
@@ -130,11 +133,17 @@ class WorkerHandle:
         self._before = dict.fromkeys(_BEFORE, 0)
 
     def _new_socket(self, geometry: Geometry) -> None:
-        self.umem = Umem(geometry)
-        self.xsk = Xsk.open(self.umem)
-        if self._options.busy_poll:
-            self.xsk.busy_poll()
-        self.umem.give_all(self.xsk)
+        """Make UMEM and socket; where that fails, those that there were stay."""
+        umem = Umem(geometry)
+        try:
+            xsk = Xsk.open(umem)
+            if self._options.busy_poll:
+                xsk.busy_poll()
+        except BaseException:
+            umem.close()
+            raise
+        umem.give_all(xsk)
+        self.umem, self.xsk = umem, xsk
 
     def bind(self, link: Link, mode: str, patience_s: float = REOPEN_S) -> None:
         """Bind the socket to the queue unless it is, and tell the worker; see Xsk.bind."""
@@ -148,13 +157,17 @@ class WorkerHandle:
         """Put a new socket, not bound yet, in the place of one that no other worker can take over.
 
         What waits on its rings is lost and counted.
+
+        Raises:
+            XdpipeError: no memory for it: the old one's is not free yet.
         """
         self.abandon()
-        self._past = self.statistics()
+        past, old_xsk, old_umem = self.statistics(), self.xsk, self.umem
+        self._new_socket(old_umem.geometry)
+        old_xsk.close()
+        old_umem.close()
+        self._past = past
         self.mode = ""
-        self.xsk.close()
-        self.umem.close()
-        self._new_socket(self.umem.geometry)
         counters = self.page.read()
         self._before = {name: counters[name.removesuffix("_before")] for name in _BEFORE}
 
@@ -224,6 +237,7 @@ class WorkerHandle:
             "struct xp_worker *",
             {
                 "xsk": self.xsk.c, "umem": self.umem.c, "counters": self.page.c_counters,
+                "multi_buffer": self.umem.geometry.multi_buffer,
                 **self._before,
             },
         )  # fmt: skip

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import time
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from xdpipe.core._core import ffi, lib
+from xdpipe.drivers import quirks
 from xdpipe.errors import XdpipeError
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 _XDP_COPY = 1 << 1
 _XDP_ZEROCOPY = 1 << 2
 _XDP_USE_NEED_WAKEUP = 1 << 3
+_XDP_USE_SG = 1 << 4
 MODES = {"auto": 0, "copy": _XDP_COPY, "zerocopy": _XDP_ZEROCOPY}
 
 BUSY_POLL_US = 20
@@ -57,6 +60,11 @@ class XskStatistics:
         return {"rx_dropped": self.rx_dropped, "rx_ring_full": self.rx_ring_full}
 
 
+def _kernel_has_multi_buffer() -> bool:
+    major, minor, *_ = platform.release().split(".")
+    return (int(major), int("".join(filter(str.isdigit, minor)))) >= (6, 6)
+
+
 class QueueBusy(XdpipeError):
     """Another AF_XDP socket holds the queue."""
 
@@ -72,6 +80,7 @@ class Xsk:
     def __init__(self, fd: int, geometry: Geometry) -> None:
         self.fd = fd
         self._ring_sizes = geometry.ring_sizes
+        self._geometry = geometry
         self.c = ffi.new("struct xp_xsk *", {"fd": fd})
         self._check(lib.xp_xsk_map(self.c, *self._ring_sizes), "map the rings of an AF_XDP socket")
 
@@ -147,7 +156,11 @@ class Xsk:
             QueueBusy: another socket holds the queue.
             XdpipeError: the queue does not exist or is taken, or the driver cannot do the mode.
         """
-        flags = MODES[mode] | (_XDP_USE_NEED_WAKEUP if need_wakeup else 0)
+        flags = MODES[mode]
+        if need_wakeup:
+            flags |= _XDP_USE_NEED_WAKEUP
+        if self._geometry.multi_buffer:
+            flags |= _XDP_USE_SG
         end = time.monotonic() + patience_s
         while True:
             result = lib.xp_xsk_bind(self.fd, link.index, queue, flags)
@@ -159,13 +172,22 @@ class Xsk:
             raise kind(self._bind_error(link, queue, mode, -result))
         return "zerocopy" if lib.xp_xsk_zero_copy(self.fd) == 1 else "copy"
 
-    @staticmethod
-    def _bind_error(link: Link, queue: int, mode: str, code: int) -> str:
+    def _bind_error(self, link: Link, queue: int, mode: str, code: int) -> str:
         what = f"bind {link.name} queue {queue}"
         if code == errno.EBUSY:
             return (
                 f"{what}: busy; another AF_XDP socket holds it (see: ss --xdp -p), "
                 "stop that program first"
+            )
+        several = self._geometry.multi_buffer
+        if code == errno.EINVAL and several and not _kernel_has_multi_buffer():
+            most = replace(self._geometry, multi_buffer=False).largest_mtu(
+                quirks(link.driver).rx_unit
+            )
+            return (
+                f"{what}: packets of its MTU, {link.mtu}, need several frames of "
+                f"{self._geometry.frame_size} bytes, and that takes Linux 6.6; lower the MTU with: "
+                f"ip link set {link.name} mtu {most}"
             )
         if mode == "zerocopy" and code in (errno.EOPNOTSUPP, errno.EINVAL):
             driver = link.driver or "no driver"

@@ -185,7 +185,7 @@ def source(programs: Sequence[Sequence[Instruction]]) -> str:
         lines.append(translate(program, f"classic_{n}"))
         lines.append(
             f"int xdp_{n}(struct xdp_md *ctx)\n{{\n\treturn classic_{n}((void *)(long)ctx->data, "
-            "(void *)(long)ctx->data_end);\n}\n"
+            "(void *)(long)ctx->data_end, ctx->data_end - ctx->data);\n}\n"
         )
     return "\n".join(lines)
 

@@ -15,8 +15,8 @@ from xdpipe.verdict import DROP, TX
 N_FRAMES = 16
 N_TX = 4
 CAPACITY = 7
-FRAME = 2048
-HEADROOM = 256
+FRAME = 64  # nobody looks beyond its first byte
+HEADROOM = 16
 WRAP = 1 << 32
 
 COUNTERS = [ffi.string(lib.xp_counter_names[i].name).decode() for i in range(lib.xp_n_counters)]
@@ -31,7 +31,9 @@ COUNTERS_AT = 0
 RINGS_AT = 8 * len(COUNTERS)
 ENTRIES_AT = RINGS_AT + INDEX_BYTES * len(RINGS)
 MARK_AT = ENTRIES_AT + sum(n * size for _, n, size, _ in RINGS)
-SIZE = MARK_AT + 8
+FRAMES_AT = MARK_AT + 8
+SIZE = FRAMES_AT + N_FRAMES * FRAME
+CONTINUED = 1 << 32  # XDP_PKT_CONTD, where the word of length and options is one number
 
 IDLE, RUNNING = 0, 1
 
@@ -71,14 +73,18 @@ class Ring:
 
 
 class SharedQueue:
-    """Rings and counters in `memory`, a socket over them, and the kernel's side of it.
+    """Rings, counters and frames in `memory`, a socket over them, and the kernel's side of it.
 
     `start` is where the indices begin: 0, or as after `start` packets received and half of them
-    sent, so that the books are those of a queue that has long been in use.
+    sent, so that the books are those of a queue that has long been in use. With `multi_buffer`
+    packets come in up to three frames.
     """
 
-    def __init__(self, memory: object, start: int | None = None) -> None:
+    def __init__(
+        self, memory: object, start: int | None = None, *, multi_buffer: bool = False
+    ) -> None:
         self.memory = memory
+        self.multi_buffer = multi_buffer
         self._base = ffi.from_buffer("uint8_t[]", memory, require_writable=True)
         self.counters = ffi.cast("uint64_t *", self._base + COUNTERS_AT)
         self.rings: dict[str, Ring] = {}
@@ -98,8 +104,8 @@ class SharedQueue:
         self._free = ffi.new("uint64_t[]", N_FRAMES)
         self._marks = ffi.new("uint8_t[]", N_FRAMES)
         self.umem = ffi.new("struct xp_umem *", {
-            "size": N_FRAMES * FRAME, "frame_size": FRAME, "n_frames": N_FRAMES,
-            "free": self._free,
+            "base": self._base + FRAMES_AT, "size": N_FRAMES * FRAME, "frame_size": FRAME,
+            "n_frames": N_FRAMES, "free": self._free,
         })  # fmt: skip
         self._arena = ffi.new("uint8_t[]", lib.xp_batch_bytes(CAPACITY))
         self._scratch = ffi.new("uint32_t[]", CAPACITY)
@@ -113,7 +119,7 @@ class SharedQueue:
             "xsk": self.xsk, "umem": self.umem, "batch": self.batch,
             "default_verdict": DROP, "control_fd": -1, "attention": self._attention,
             "counters": ffi.cast("struct xp_counters *", self.counters),
-            "tx_scratch": self._scratch,
+            "tx_scratch": self._scratch, "multi_buffer": multi_buffer,
         })  # fmt: skip
         self.look_at_rings()
 
@@ -152,11 +158,15 @@ class SharedQueue:
 
     # the kernel's side
 
-    def kernel_receives(self) -> bool:
+    def kernel_receives(self, n_frames: int = 1) -> bool:
+        """Put a packet of so many frames on the rx ring, all at once; False: too few are there."""
         fill, rx = self.rings["fill"], self.rings["rx"]
-        if not len(fill):
+        if len(fill) < n_frames:
             return False
-        rx.put(fill.take() // FRAME * FRAME + HEADROOM, 60)
+        addresses = [fill.take() // FRAME * FRAME + HEADROOM for _ in range(n_frames)]
+        for address in addresses[:-1]:
+            rx.put(address, 60 + CONTINUED)
+        rx.put(addresses[-1], 60)
         return True
 
     def kernel_sends(self) -> bool:
@@ -172,9 +182,9 @@ class SharedQueue:
             indices[side] = (indices[side] - 1) % WRAP
 
 
-def work(fd: int, seed: int, function: str) -> None:
+def work(fd: int, seed: int, function: str, multi_buffer: bool) -> None:
     """Call a function of the loop again and again; stop for the tracer before each call."""
-    queue = SharedQueue(mmap.mmap(fd, SIZE))
+    queue = SharedQueue(mmap.mmap(fd, SIZE), multi_buffer=multi_buffer)
     assert queue.adopt() == 0
     rng = random.Random(seed)
     me, memory, worker = os.getpid(), queue.memory, queue.worker
@@ -191,4 +201,4 @@ if __name__ == "__main__":
     import ctypes
 
     assert ctypes.CDLL(None).ptrace(0, 0, None, None) == 0  # PTRACE_TRACEME
-    work(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    work(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4] == "True")

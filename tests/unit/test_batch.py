@@ -130,7 +130,7 @@ def test_every_column_flag_and_reason_is_described() -> None:
         assert column.provider in ("receive", "Headers")
     assert sorted(FLAGS.values()) == [1 << i for i in range(len(FLAGS))]
     assert sorted(MALFORMED.values()) == list(range(1, len(MALFORMED) + 1))
-    assert len(COLUMNS) == 25
+    assert len(COLUMNS) == 28
 
 
 def test_a_batch_refuses_more_than_it_holds() -> None:

@@ -45,7 +45,7 @@ def test_instructions_are_those_of_tcpdump_d() -> None:
 def test_empty_filter_is_one_return() -> None:
     assert Filter("").to_c() == (
         "/* everything */\n"
-        "static __always_inline u32 xp_filter(void *data, void *data_end)\n"
+        "static __always_inline u32 xp_filter(void *data, void *data_end, u32 length)\n"
         "{\n\treturn 0x40000u;\n}\n"
     )
 
@@ -53,7 +53,7 @@ def test_empty_filter_is_one_return() -> None:
 def test_filter_becomes_c_without_a_needless_line() -> None:
     assert Filter("ip[0] & 0xf != 5").to_c("options") == (
         "/* ip[0] & 0xf != 5 */\n"
-        "static __always_inline u32 options(void *data, void *data_end)\n"
+        "static __always_inline u32 options(void *data, void *data_end, u32 length)\n"
         "{\n"
         "\tu32 A = 0;\n"
         "\tXP_LOAD(u16, A, 0xcu);\n"

@@ -20,6 +20,7 @@ from shared_queue import (
     CAPACITY,
     COUNTERS,
     FRAME,
+    FRAMES_AT,
     IDLE,
     MARK_AT,
     N_FRAMES,
@@ -50,16 +51,18 @@ VERDICTS = ("drop", "tx", "invalid", "lost")
 class Traced:
     """A worker process that runs only when it is told to, over a buffer that it shares with us."""
 
-    def __init__(self, function: str, seed: int, start: int, in_fill: int, in_tx: int) -> None:
+    def __init__(
+        self, function: str, seed: int, start: int, in_fill: int, in_tx: int, multi_buffer: bool
+    ) -> None:
         fd = os.memfd_create("queue", 0)
         os.ftruncate(fd, SIZE)
         self.memory = mmap.mmap(fd, SIZE)
-        self.queue = SharedQueue(self.memory, start)
+        self.queue = SharedQueue(self.memory, start, multi_buffer=multi_buffer)
         self.queue.hand_to_kernel(in_fill, in_tx)
         self._ptrace = ctypes.CDLL(None, use_errno=True).ptrace
         self._ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
         self._ptrace.restype = ctypes.c_long
-        argv = [sys.executable, str(PROGRAM), str(fd), str(seed), function]
+        argv = [sys.executable, str(PROGRAM), str(fd), str(seed), function, str(multi_buffer)]
         env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
         os.set_inheritable(fd, True)
         self.pid = os.posix_spawn(sys.executable, argv, env)
@@ -99,9 +102,15 @@ class Traced:
 
 @contextmanager
 def traced(
-    function: str, seed: int, start: int, in_fill: int = 0, in_tx: int = 0
+    function: str,
+    seed: int,
+    start: int,
+    in_fill: int = 0,
+    in_tx: int = 0,
+    *,
+    multi_buffer: bool = False,
 ) -> Iterator[Traced]:
-    worker = Traced(function, seed, start, in_fill, in_tx)
+    worker = Traced(function, seed, start, in_fill, in_tx, multi_buffer)
     try:
         yield worker
     finally:
@@ -119,16 +128,22 @@ def ptrace_works() -> None:
         pytest.skip("no permission to trace a child process (ptrace)")
 
 
-def post_mortem(snapshot: bytes, n_received: int) -> int:
+def shared(memory: mmap.mmap) -> bytes:
+    """Return a copy of all that outlives the worker."""
+    return memory[:MARK_AT] + bytes(FRAMES_AT - MARK_AT) + memory[FRAMES_AT:]
+
+
+def post_mortem(snapshot: bytes, n_received: int, *, multi_buffer: bool = False) -> int:
     """Adopt a queue as its worker left it and see it to its end; return what was lost."""
-    queue = SharedQueue(bytearray(snapshot))
+    queue = SharedQueue(bytearray(snapshot), multi_buffer=multi_buffer)
     taken = queue.rings["rx"].indices[1]
     assert queue.adopt() == 0
     assert queue.frames() == EVERY_FRAME
     lib.xp_reconcile(queue.worker)
     # what the rings say of the dead worker's deeds, the counters say now
     for name, ring, side in TOLD_BY_RING:
-        assert queue.count(name) % WRAP == queue.rings[ring].indices[side], name
+        more = queue.count(f"{name}_more") if name != "filled" else 0
+        assert (queue.count(name) + more) % WRAP == queue.rings[ring].indices[side], name
     books_close(queue)
     assert queue.rings["rx"].indices[1] == taken
     lost = queue.count("verdict_lost")
@@ -150,39 +165,40 @@ def post_mortem(snapshot: bytes, n_received: int) -> int:
 def books_close(queue: SharedQueue) -> None:
     assert queue.count("received") == sum(queue.count(f"verdict_{name}") for name in VERDICTS)
     assert queue.count("verdict_tx") == queue.count("tx_submitted") + queue.count("tx_no_room")
-    with_kernel = queue.count("filled") - queue.count("received")
+    with_kernel = queue.count("filled") - queue.count("received") - queue.count("received_more")
     assert with_kernel == len(queue.rings["fill"]) + len(queue.rings["rx"])
 
 
+@pytest.mark.parametrize(("seed", "multi_buffer"), [(0, False), (1, False), (0, True)])
 @pytest.mark.parametrize("start", STARTS, ids=hex)
-@pytest.mark.parametrize("seed", range(2))
 def test_a_worker_killed_after_any_instruction_loses_no_frame_and_no_count(
-    start: int, seed: int
+    start: int, seed: int, multi_buffer: bool
 ) -> None:
     rng = random.Random(seed)
     n_states = 0
     losses = set()
-    with traced("xp_cycle", seed, start) as worker:
+    with traced("xp_cycle", seed, start, multi_buffer=multi_buffer) as worker:
         queue = worker.queue
         n_received = queue.count("received")
         decided = ("verdict_drop", "verdict_tx", "verdict_invalid", "tx_completed", "tx_no_room")
         at_start = [queue.count(name) for name in decided]
         for _ in range(40):
-            n_received += sum(queue.kernel_receives() for _ in range(rng.randrange(11)))
+            for _ in range(rng.randrange(11)):
+                n_received += queue.kernel_receives(rng.randrange(1, 4) if multi_buffer else 1)
             for _ in range(rng.randrange(4)):
                 queue.kernel_sends()
             before = b""
             for _ in worker.steps():
-                snapshot = worker.memory[:MARK_AT]
+                snapshot = shared(worker.memory)
                 if snapshot != before:
-                    losses.add(post_mortem(snapshot + bytes(8), n_received))
+                    losses.add(post_mortem(snapshot, n_received, multi_buffer=multi_buffer))
                     n_states += 1
                 before = snapshot
             worker.next_turn()
         for name, before_all in zip(decided, at_start, strict=True):
             assert queue.count(name) > before_all, name
     assert n_states > 500
-    assert losses >= set(range(CAPACITY))
+    assert losses >= set(range(4 if multi_buffer else CAPACITY))
 
 
 @pytest.mark.parametrize("start", STARTS, ids=hex)
@@ -204,10 +220,10 @@ def test_the_kernel_may_move_between_any_two_instructions(start: int) -> None:
                 on_rings = [a // FRAME for ring in queue.rings.values() for a in ring.addresses()]
                 assert len(on_rings) == len(set(on_rings))
             worker.next_turn()
-        snapshot = worker.memory[:MARK_AT]
+        snapshot = shared(worker.memory)
         assert queue.count("received") - first > 30
     assert n_steps > 5000
-    post_mortem(snapshot + bytes(8), n_received)
+    post_mortem(snapshot, n_received)
 
 
 def gauges(queue: SharedQueue) -> dict[str, int]:

@@ -96,27 +96,13 @@ def test_what_a_killed_supervisor_changed_is_put_back(bench: Bench, cure: str) -
     assert settings(bench) == before
 
 
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        (
-            ["--frame-size", "3000"],
-            "xdpipe: frame size 3000: other sizes than 2048 and 4096 need huge pages; "
-            "add --huge-pages\n",
-        ),
-        (
-            ["--frame-size", "2048"],
-            "xdpipe: h0: its MTU of 2000 does not fit in a frame; lower it with: ip link set h0 "
-            "mtu 1770, or leave --frame-size out\n",
-        ),
-    ],
-)
-def test_a_frame_size_that_cannot_be_is_one_clear_line(
-    bench: Bench, options: list[str], told: str
-) -> None:
-    bench.host.run(["ip", "link", "set", "h0", "mtu", "2000"])
-    done = bench.xdpipe("run", str(ECHO), "--dev", "h0", *options)
-    assert (done.returncode, done.stderr) == (1, told)
+def test_a_frame_size_that_cannot_be_is_one_clear_line(bench: Bench) -> None:
+    done = bench.xdpipe("run", str(ECHO), "--dev", "h0", "--frame-size", "3000")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "xdpipe: frame size 3000: other sizes than 2048 and 4096 need huge pages; "
+        "add --huge-pages\n",
+    )
 
 
 def test_too_few_huge_pages_is_one_clear_line(bench: Bench) -> None:

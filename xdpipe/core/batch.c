@@ -5,6 +5,8 @@
 #include <string.h>
 
 #define ALIGN 64u /* a cache line, so that columns share none */
+#define MORE 4    /* further frames that a batch holds, for each packet of its capacity, */
+#define MORE_MIN 64 /* and at the least: one packet has fewer (MAX_SKB_FRAGS) */
 
 const struct xp_column xp_columns[] = {
 #define X(name, type, width, writable, by, doc)                                                    \
@@ -40,10 +42,17 @@ static uint64_t padded(uint64_t bytes)
 	return (bytes + ALIGN - 1) / ALIGN * ALIGN;
 }
 
+static uint32_t more_capacity(uint32_t capacity)
+{
+	return capacity * MORE < MORE_MIN ? MORE_MIN : capacity * MORE;
+}
+
 /* How large an arena xp_batch_init wants. */
 uint64_t xp_batch_bytes(uint32_t capacity)
 {
-	uint64_t bytes = padded(sizeof(struct xp_batch)) + ALIGN;
+	uint64_t n_more = more_capacity(capacity);
+	uint64_t bytes = padded(sizeof(struct xp_batch)) + ALIGN +
+			 padded(n_more * sizeof(uint64_t)) + padded(n_more * sizeof(int32_t));
 
 	for (uint32_t i = 0; i < xp_n_columns; i++)
 		bytes += padded((uint64_t)xp_columns[i].item_size * xp_columns[i].width * capacity);
@@ -65,7 +74,55 @@ struct xp_batch *xp_batch_init(void *arena, uint32_t capacity, uint8_t *base, ui
 		memcpy((uint8_t *)b + xp_columns[i].field, &at, sizeof(at));
 		at += padded((uint64_t)xp_columns[i].item_size * xp_columns[i].width * capacity);
 	}
+	b->n_more = 0;
+	b->more_capacity = more_capacity(capacity);
+	b->more_addr = (uint64_t *)at;
+	b->more_len = (int32_t *)(at + padded(b->more_capacity * sizeof(uint64_t)));
 	return b;
+}
+
+/* Say of all packets of the batch that they lie in one piece. */
+void xp_batch_whole(struct xp_batch *b)
+{
+	b->n_more = 0;
+	for (uint32_t i = 0; i < b->n; i++) {
+		b->head_len[i] = b->len[i];
+		b->n_frames[i] = 1;
+	}
+}
+
+/* Copy `size` bytes from offset `at` of a packet on, which lie within it. */
+static void gather(const struct xp_batch *b, uint32_t packet, int32_t at, uint8_t *out,
+		   uint32_t size)
+{
+	while (size) {
+		int32_t run;
+		const uint8_t *p = xp_byte(b, packet, at, &run);
+		uint32_t n = (uint32_t)run < size ? (uint32_t)run : size;
+
+		memcpy(out, p, n);
+		out += n;
+		at += (int32_t)n;
+		size -= n;
+	}
+}
+
+/* Copy a packet, len bytes, from whichever frames it lies in. */
+void xp_batch_read(const struct xp_batch *b, uint32_t packet, uint8_t *out)
+{
+	gather(b, packet, 0, out, (uint32_t)b->len[packet]);
+}
+
+/* Where `size` bytes at an offset can be read: in place, or from a copy; NULL: not in the packet. */
+static const uint8_t *readable(const struct xp_batch *b, uint32_t i, int32_t at, uint32_t size,
+			       uint8_t copy[8])
+{
+	if (xp_within(b, i, at, size))
+		return xp_packet(b, i) + at;
+	if (b->n_frames[i] < 2 || !xp_within_any(b, i, at, size))
+		return NULL;
+	gather(b, i, at, copy, size);
+	return copy;
 }
 
 uint32_t xp_batch_n(const struct xp_batch *b)
@@ -96,10 +153,9 @@ void xp_load(const struct xp_batch *b, const int32_t *offsets, uint32_t step, vo
 {
 #define LOAD(type, read)                                                                           \
 	for (uint32_t i = 0; i < b->n; i++) {                                                      \
-		int32_t at = offsets[i * step];                                                    \
-		((type *)out)[i] = xp_within(b, i, at, sizeof(type))                               \
-					   ? (type)read(xp_packet(b, i) + at)                      \
-					   : (type)missing;                                        \
+		uint8_t copy[8];                                                                   \
+		const uint8_t *p = readable(b, i, offsets[i * step], sizeof(type), copy);          \
+		((type *)out)[i] = p ? (type)read(p) : (type)missing;                              \
 	}
 	switch (width) {
 	case 1:
@@ -130,7 +186,7 @@ void xp_load_bytes(const struct xp_batch *b, const int32_t *offsets, uint32_t st
 			there = (uint32_t)(b->len[i] - at);
 			if (there > width)
 				there = width;
-			memcpy(out, xp_packet(b, i) + at, there);
+			gather(b, i, at, out, there);
 		}
 		memset(out + there, 0, width - there);
 	}
@@ -183,7 +239,8 @@ static void fix_l4_checksum(struct xp_batch *b, uint32_t i, int32_t at, uint8_t 
 /* Write one byte and, if wanted, account for its change in the checksum. */
 static void put_byte(struct xp_batch *b, uint32_t i, int32_t at, uint8_t value, int fix_checksum)
 {
-	uint8_t *p = xp_packet(b, i) + at;
+	int32_t run;
+	uint8_t *p = xp_byte(b, i, at, &run);
 
 	if (fix_checksum)
 		fix_l4_checksum(b, i, at, *p, value);
@@ -205,7 +262,7 @@ uint32_t xp_store(struct xp_batch *b, const int32_t *offsets, uint32_t step,
 		int32_t at = offsets[i * step];
 		uint64_t value = values[i * value_step];
 
-		if ((where && !where[i]) || !xp_within(b, i, at, width))
+		if ((where && !where[i]) || !xp_within_any(b, i, at, width))
 			continue;
 		for (uint32_t k = 0; k < width; k++)
 			put_byte(b, i, at + (int32_t)k, (uint8_t)(value >> (8 * (width - 1 - k))),

@@ -38,7 +38,8 @@ int xp_fill_from_capture(struct xp_batch *b, void *next_ex, void *handle)
 			return -1;
 		memcpy(b->base + at, data, header->captured);
 		b->addr[b->n] = at;
-		b->len[b->n] = (int32_t)header->captured;
+		b->len[b->n] = b->head_len[b->n] = (int32_t)header->captured;
+		b->n_frames[b->n] = 1;
 		b->time_ns[b->n] = (uint64_t)header->time.tv_sec * 1000000000u +
 				   (uint64_t)header->time.tv_usec;
 		b->verdict[b->n] = XP_UNDECIDED;

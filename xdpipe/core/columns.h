@@ -20,10 +20,15 @@
 	X(time_ns, uint64_t, 1, 0, "receive",                                                      \
 	  "arrival: CLOCK_REALTIME when the batch was received, or the capture's time; ns")        \
 	X(len, int32_t, 1, 0, "receive", "bytes of the packet that are there")                     \
+	X(head_len, int32_t, 1, 0, "receive",                                                      \
+	  "of these, bytes in its first frame: all, unless it came in several (jumbo packets)")     \
+	X(n_frames, uint8_t, 1, 0, "receive", "frames that it came in")                            \
+	X(more, uint32_t, 1, 0, "receive", "place of its second frame in the batch's list")        \
 	X(verdict, uint8_t, 1, 1, "receive", "0 undecided, 1 DROP, 2 TX")                          \
 	X(flags, uint32_t, 1, 0, "Headers", "FLAG_* bits: which headers are there, fragments")     \
-	X(malformed, uint8_t, 1, 0, "Headers", "0, or MALFORMED_*: the first length or field "     \
-					       "that cannot be")                                   \
+	X(malformed, uint8_t, 1, 0, "Headers",                                                     \
+	  "0, or MALFORMED_*: the first length or field that cannot be; headers are looked for in "  \
+	  "the first frame alone")                                                                 \
 	X(l3, int32_t, 1, 0, "Headers", "offset of the IP header")                                 \
 	X(l4, int32_t, 1, 0, "Headers",                                                            \
 	  "offset of the header behind IP and its extensions; absent in a later fragment")         \
@@ -60,13 +65,22 @@
 	X(verdict_tx, "packets whose verdict was TX")                                              \
 	X(verdict_invalid, "packets with a verdict that there is not; dropped")                    \
 	X(verdict_lost, "packets in the hands of a worker when it died")                           \
-	X(tx_submitted, "descriptors put on the tx ring")                                          \
-	X(tx_completed, "descriptors come back by the completion ring")                            \
+	X(tx_submitted, "packets put on the tx ring")                                              \
+	X(tx_completed, "packets come back by the completion ring")                                \
 	X(tx_dropped, "completed but not sent: the kernel said EBUSY")                             \
 	X(tx_no_room, "TX packets that the tx ring had no room for")                               \
 	X(tx_abandoned, "still not completed when the worker stopped")                             \
 	X(tx_errors, "send calls that failed otherwise, by the last errno")                        \
 	X(tx_errno, "that errno")                                                                  \
+	X(received_more, "further frames of received packets that came in several")                \
+	X(tx_submitted_more, "further frames of packets put on the tx ring")                       \
+	X(tx_completed_more, "further frames of packets come back")                                \
+	X(next_received, "what counters will be when the rings have moved: for the case that")      \
+	X(next_received_more, "the worker dies between ring and counter; with packets that")       \
+	X(next_tx_submitted, "come in several frames the rings do not tell")                       \
+	X(next_tx_submitted_more, "likewise")                                                      \
+	X(next_tx_completed, "likewise")                                                           \
+	X(next_tx_completed_more, "likewise")                                                      \
 	X(filled, "frames put on the fill ring")                                                   \
 	X(wakeups, "calls that wake the driver: send, receive")                                    \
 	X(busy_polls, "calls that ran the driver's receive work, busy polling")                    \

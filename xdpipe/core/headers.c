@@ -69,10 +69,21 @@ static uint32_t flow_hash(struct address src, struct address dst, uint32_t ports
 	return (uint32_t)(h ^ (h >> 32));
 }
 
-/* TCP, UDP, ICMP, ICMPv6 at p[at..end); `whole` is 0 in the first of several fragments. */
-static uint8_t parse_l4(const uint8_t *p, int32_t at, int32_t end, int whole, struct parsed *r)
+/*
+ * A packet: `len` bytes, of which `head` lie at p; only these are read. Headers that go on in the
+ * next frame are as if they ended there.
+ */
+struct packet {
+	const uint8_t *p;
+	int32_t head, len;
+};
+
+/* TCP, UDP, ICMP, ICMPv6 at [at..end); `whole` is 0 in the first of several fragments. */
+static uint8_t parse_l4(struct packet packet, int32_t at, int32_t end, int whole, struct parsed *r)
 {
+	const uint8_t *p = packet.p;
 	int32_t room = end - at;
+	int32_t there = (end < packet.head ? end : packet.head) - at;
 	int32_t size;
 
 	r->l4 = at;
@@ -80,17 +91,17 @@ static uint8_t parse_l4(const uint8_t *p, int32_t at, int32_t end, int whole, st
 	r->payload_len = room;
 	switch (r->proto) {
 	case PROTO_TCP:
-		if (room < 20)
+		if (there < 20)
 			return XP_MALFORMED_TCP_SHORT;
 		size = (p[at + 12] >> 4) * 4;
-		if (size < 20 || size > room)
+		if (size < 20 || size > there)
 			return XP_MALFORMED_TCP_OFFSET;
 		r->flags |= XP_FLAG_TCP;
 		r->tcp_flags = p[at + 13];
 		r->ports = xp_get32(p + at);
 		break;
 	case PROTO_UDP:
-		if (room < 8)
+		if (there < 8)
 			return XP_MALFORMED_UDP_SHORT;
 		size = xp_get16(p + at + 4);
 		if (size < 8 || (whole && size > room))
@@ -105,7 +116,7 @@ static uint8_t parse_l4(const uint8_t *p, int32_t at, int32_t end, int whole, st
 	case PROTO_ICMP6:
 		if ((r->proto == PROTO_ICMP) != (r->version == 4))
 			return 0;
-		if (room < 8)
+		if (there < 8)
 			return r->version == 4 ? XP_MALFORMED_ICMP_SHORT
 					       : XP_MALFORMED_ICMP6_SHORT;
 		size = 8;
@@ -129,17 +140,18 @@ static uint8_t later_fragment(int32_t at, int32_t end, struct parsed *r)
 	return 0;
 }
 
-static uint8_t parse_ipv4(const uint8_t *p, int32_t at, int32_t len, struct parsed *r)
+static uint8_t parse_ipv4(struct packet packet, int32_t at, struct parsed *r)
 {
+	const uint8_t *p = packet.p;
 	int32_t size, total;
 	uint16_t fragment;
 
-	if (len - at < 20)
+	if (packet.head - at < 20)
 		return XP_MALFORMED_IP4_SHORT;
 	if (p[at] >> 4 != 4)
 		return XP_MALFORMED_IP4_VERSION;
 	size = (p[at] & 15) * 4;
-	if (size < 20 || size > len - at)
+	if (size < 20 || size > packet.head - at)
 		return XP_MALFORMED_IP4_IHL;
 	r->l3 = at;
 	r->version = 4;
@@ -148,7 +160,7 @@ static uint8_t parse_ipv4(const uint8_t *p, int32_t at, int32_t len, struct pars
 	r->ttl = p[at + 8];
 	r->proto = p[at + 9];
 	total = xp_get16(p + at + 2);
-	if (total < size || total > len - at)
+	if (total < size || total > packet.len - at)
 		return XP_MALFORMED_IP4_LEN;
 	fragment = xp_get16(p + at + 6) & 0x3fff; /* MF and offset */
 	if (fragment) {
@@ -156,15 +168,16 @@ static uint8_t parse_ipv4(const uint8_t *p, int32_t at, int32_t len, struct pars
 		if (fragment & 0x1fff)
 			return later_fragment(at + size, at + total, r);
 	}
-	return parse_l4(p, at + size, at + total, !fragment, r);
+	return parse_l4(packet, at + size, at + total, !fragment, r);
 }
 
-static uint8_t parse_ipv6(const uint8_t *p, int32_t at, int32_t len, struct parsed *r)
+static uint8_t parse_ipv6(struct packet packet, int32_t at, struct parsed *r)
 {
+	const uint8_t *p = packet.p;
 	int32_t end;
 	int whole = 1;
 
-	if (len - at < 40)
+	if (packet.head - at < 40)
 		return XP_MALFORMED_IP6_SHORT;
 	if (p[at] >> 4 != 6)
 		return XP_MALFORMED_IP6_VERSION;
@@ -175,7 +188,7 @@ static uint8_t parse_ipv6(const uint8_t *p, int32_t at, int32_t len, struct pars
 	r->ttl = p[at + 7];
 	r->proto = p[at + 6];
 	end = at + 40 + xp_get16(p + at + 4);
-	if (end > len)
+	if (end > packet.len)
 		return XP_MALFORMED_IP6_LEN;
 	at += 40;
 	for (int i = 0;; i++) {
@@ -192,10 +205,10 @@ static uint8_t parse_ipv6(const uint8_t *p, int32_t at, int32_t len, struct pars
 		case PROTO_FRAGMENT:
 			break;
 		default:
-			return parse_l4(p, at, end, whole, r);
+			return parse_l4(packet, at, end, whole, r);
 		}
 		r->flags |= XP_FLAG_IP_OPTIONS;
-		if (i == IPV6_EXT_MAX || end - at < 8)
+		if (i == IPV6_EXT_MAX || end - at < 8 || packet.head - at < 8)
 			return XP_MALFORMED_IP6_EXT;
 		if (r->proto == PROTO_FRAGMENT) {
 			uint16_t fragment = xp_get16(p + at + 2) & 0xfff9; /* offset and M */
@@ -219,15 +232,16 @@ static uint8_t parse_ipv6(const uint8_t *p, int32_t at, int32_t len, struct pars
 	}
 }
 
-static uint8_t parse(const uint8_t *p, int32_t len, struct parsed *r)
+static uint8_t parse(struct packet packet, struct parsed *r)
 {
+	const uint8_t *p = packet.p;
 	int32_t at = 14;
 
-	if (len < 14)
+	if (packet.head < 14)
 		return XP_MALFORMED_ETH_SHORT;
 	r->eth_type = xp_get16(p + 12);
 	while ((r->eth_type == ETH_P_VLAN || r->eth_type == ETH_P_QINQ) && r->n_vlans < 2) {
-		if (len - at < 4)
+		if (packet.head - at < 4)
 			return XP_MALFORMED_VLAN_SHORT;
 		r->flags |= XP_FLAG_VLAN;
 		r->tci[r->n_vlans++] = xp_get16(p + at);
@@ -235,9 +249,9 @@ static uint8_t parse(const uint8_t *p, int32_t len, struct parsed *r)
 		at += 4;
 	}
 	if (r->eth_type == ETH_P_IPV4)
-		return parse_ipv4(p, at, len, r);
+		return parse_ipv4(packet, at, r);
 	if (r->eth_type == ETH_P_IPV6)
-		return parse_ipv6(p, at, len, r);
+		return parse_ipv6(packet, at, r);
 	return 0;
 }
 
@@ -319,7 +333,7 @@ int xp_stage_headers(struct xp_batch *b, void *state)
 
 		if (i + PREFETCH_AHEAD < b->n)
 			__builtin_prefetch(xp_packet(b, i + PREFETCH_AHEAD));
-		r.malformed = parse(p, b->len[i], &r);
+		r.malformed = parse((struct packet){p, b->head_len[i], b->len[i]}, &r);
 		if (r.malformed) {
 			r.flags |= XP_FLAG_MALFORMED;
 			r.l4 = r.payload = XP_ABSENT;

@@ -122,21 +122,73 @@ int xp_adopt(struct xp_xsk *xsk, struct xp_umem *umem, uint8_t *marks)
 	return 0;
 }
 
-/* Packets that were put on this socket's tx ring and have not come back. */
-static uint64_t in_flight(const struct xp_worker *w)
+/*
+ * How far this socket's rings have moved, by what was counted: a packet takes as many descriptors
+ * as it has frames.
+ */
+static uint64_t rx_moved(const struct xp_worker *w)
 {
-	const struct xp_counters *c = w->counters;
-
-	return (c->tx_submitted - w->tx_submitted_before) -
-	       (c->tx_completed - w->tx_completed_before);
+	return w->counters->received - w->received_before + w->counters->received_more -
+	       w->received_more_before;
 }
 
-/* Raise a counter to what a 32-bit ring index, 0 when the counter was `before`, says. */
-static void catch_up(uint64_t *counter, uint64_t before, const uint32_t *index)
+static uint64_t tx_moved(const struct xp_worker *w)
 {
-	uint32_t done = __atomic_load_n(index, __ATOMIC_ACQUIRE);
+	return w->counters->tx_submitted - w->tx_submitted_before + w->counters->tx_submitted_more -
+	       w->tx_submitted_more_before;
+}
 
-	*counter += (uint32_t)(done - (uint32_t)(*counter - before));
+static uint64_t completion_moved(const struct xp_worker *w)
+{
+	return w->counters->tx_completed - w->tx_completed_before + w->counters->tx_completed_more -
+	       w->tx_completed_more_before;
+}
+
+/* Frames that were put on this socket's tx ring and have not come back. */
+static uint64_t in_flight(const struct xp_worker *w)
+{
+	return tx_moved(w) - completion_moved(w);
+}
+
+/*
+ * A packet that goes out in several frames comes back frame by frame. So that also a next worker
+ * knows which frame was a packet's last, it says so in its first byte, which no packet that was
+ * received reaches: the kernel's headroom.
+ */
+static uint8_t *is_last(const struct xp_umem *umem, uint64_t frame)
+{
+	return umem->base + frame;
+}
+
+/* By how many descriptors a ring has moved further than was counted; its index began at 0. */
+static uint32_t uncounted(uint64_t counted, const uint32_t *index)
+{
+	return __atomic_load_n(index, __ATOMIC_ACQUIRE) - (uint32_t)counted;
+}
+
+/*
+ * Count what a dead worker moved on a ring and did not count. With packets in one frame each that is
+ * so many packets. Else it had written down, before it moved the ring, what it was going to count.
+ */
+static void catch_up(const struct xp_worker *w, uint32_t n, uint64_t *packets, uint64_t *more,
+		     const uint64_t *next)
+{
+	if (n == 0)
+		return;
+	if (w->multi_buffer) {
+		*packets = next[0];
+		*more = next[1];
+	} else {
+		*packets += n;
+	}
+}
+
+/* Before a ring moves by n packets with so many further frames: write down what is to be counted. */
+static void announce(uint64_t *next, uint64_t packets, uint64_t more)
+{
+	next[0] = packets;
+	next[1] = more;
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
 /*
@@ -150,16 +202,44 @@ void xp_reconcile(struct xp_worker *w)
 	struct xp_xsk *xsk = w->xsk;
 	uint64_t tx;
 
-	catch_up(&c->received, w->received_before, xsk->rx.consumer);
-	catch_up(&c->filled, w->filled_before, xsk->fill.producer);
-	catch_up(&c->tx_submitted, w->tx_submitted_before, xsk->tx.producer);
-	catch_up(&c->tx_completed, w->tx_completed_before, xsk->completion.consumer);
+	catch_up(w, uncounted(rx_moved(w), xsk->rx.consumer), &c->received, &c->received_more,
+		 &c->next_received);
+	c->filled += uncounted(c->filled - w->filled_before, xsk->fill.producer);
+	catch_up(w, uncounted(tx_moved(w), xsk->tx.producer), &c->tx_submitted,
+		 &c->tx_submitted_more, &c->next_tx_submitted);
+	catch_up(w, uncounted(completion_moved(w), xsk->completion.consumer), &c->tx_completed,
+		 &c->tx_completed_more, &c->next_tx_completed);
 	tx = c->tx_submitted + c->tx_no_room;
 	if (c->verdict_tx < tx) /* died between the ring and the counter */
 		c->verdict_tx = tx;
 	else /* died between the counter and the ring: those frames were never sent */
 		c->tx_no_room += c->verdict_tx - tx;
 	c->verdict_lost = c->received - c->verdict_drop - c->verdict_tx - c->verdict_invalid;
+}
+
+/* Take frames that were sent from the completion ring, to the free list unless `free` is NULL. */
+static void take_back(struct xp_worker *w, uint64_t *free)
+{
+	struct xp_counters *c = w->counters;
+	struct xp_umem *umem = w->umem;
+	struct xp_ring *completion = &w->xsk->completion;
+	uint32_t first = completion->cached_consumer;
+	uint32_t n = ring_peek(completion, completion->size), n_packets = n;
+
+	for (uint32_t i = 0; i < n; i++) {
+		uint64_t frame = frame_of(umem, xp_desc_addr(*ring_addr(completion, first + i)));
+
+		if (w->multi_buffer)
+			n_packets -= !*is_last(umem, frame);
+		if (free)
+			free[umem->n_free++] = frame;
+	}
+	if (w->multi_buffer)
+		announce(&c->next_tx_completed, c->tx_completed + n_packets,
+			 c->tx_completed_more + n - n_packets);
+	ring_release(completion, n);
+	c->tx_completed += n_packets;
+	c->tx_completed_more += n - n_packets;
 }
 
 /*
@@ -169,12 +249,20 @@ void xp_reconcile(struct xp_worker *w)
 void xp_abandon(struct xp_worker *w)
 {
 	struct xp_ring *rx = &w->xsk->rx, *completion = &w->xsk->completion;
+	struct xp_counters *c = w->counters;
+	uint32_t n, n_packets = 0;
 
+	xp_reconcile(w);
 	ring_resume(rx);
 	ring_resume(completion);
-	ring_release(rx, ring_peek(rx, rx->size));
-	ring_release(completion, ring_peek(completion, completion->size));
-	xp_reconcile(w); /* finds them taken and not counted */
+	n = ring_peek(rx, rx->size);
+	for (uint32_t i = 0; i < n; i++)
+		n_packets += !(ring_desc(rx, rx->cached_consumer + i)->options & XDP_PKT_CONTD);
+	c->received += n_packets;
+	c->received_more += n - n_packets;
+	c->verdict_lost += n_packets;
+	ring_release(rx, n);
+	take_back(w, NULL);
 	w->counters->tx_abandoned = w->counters->tx_submitted - w->counters->tx_completed;
 }
 
@@ -194,6 +282,65 @@ void xp_refill(struct xp_worker *w)
 }
 
 /*
+ * Put the packet on the rx ring whose descriptors are [first, first + n_frames) into the batch, as
+ * its packet i.
+ */
+static uint32_t take_packet(struct xp_batch *b, uint32_t i, const struct xp_ring *rx, uint32_t first,
+			    uint32_t n_frames, uint64_t now)
+{
+	const struct xdp_desc *d = ring_desc(rx, first);
+	uint32_t len = d->len;
+
+	b->addr[i] = xp_desc_addr(d->addr);
+	b->head_len[i] = (int32_t)len;
+	b->time_ns[i] = now;
+	b->n_frames[i] = (uint8_t)n_frames;
+	b->more[i] = b->n_more;
+	for (uint32_t k = 1; k < n_frames; k++) {
+		d = ring_desc(rx, first + k);
+		b->more_addr[b->n_more] = xp_desc_addr(d->addr);
+		b->more_len[b->n_more++] = (int32_t)d->len;
+		len += d->len;
+	}
+	b->len[i] = (int32_t)len;
+	b->verdict[i] = XP_UNDECIDED;
+	return len;
+}
+
+/* xp_receive where packets may come in several frames: only whole packets are taken. */
+static int receive_multi_buffer(struct xp_worker *w)
+{
+	struct xp_ring *rx = &w->xsk->rx;
+	struct xp_batch *b = w->batch;
+	struct xp_counters *c = w->counters;
+	uint32_t first = rx->cached_consumer;
+	uint32_t there = ring_peek(rx, rx->size);
+	uint32_t used = 0, end = 0;
+	uint64_t bytes = 0;
+	uint64_t now = there ? now_ns(CLOCK_REALTIME) : 0;
+
+	b->n = b->n_more = 0;
+	while (b->n < b->capacity) {
+		while (end < there && ring_desc(rx, first + end)->options & XDP_PKT_CONTD)
+			end++;
+		if (end == there || b->n_more + end - used > b->more_capacity)
+			break;
+		end++;
+		bytes += take_packet(b, b->n++, rx, first + used, end - used, now);
+		used = end;
+	}
+	if (b->n == 0)
+		return 0;
+	announce(&c->next_received, c->received + b->n, c->received_more + b->n_more);
+	ring_release(rx, used);
+	c->received += b->n;
+	c->received_more += b->n_more;
+	c->received_bytes += bytes;
+	c->batches++;
+	return (int)b->n;
+}
+
+/*
  * Take up to batch->capacity packets from the rx ring into the batch, which owns their frames
  * then. Returns how many.
  */
@@ -202,10 +349,13 @@ int xp_receive(struct xp_worker *w)
 	struct xp_ring *rx = &w->xsk->rx;
 	struct xp_batch *b = w->batch;
 	uint32_t first = rx->cached_consumer;
-	uint32_t n = ring_peek(rx, b->capacity);
 	uint64_t bytes = 0;
+	uint32_t n;
 	uint64_t now;
 
+	if (w->multi_buffer)
+		return receive_multi_buffer(w);
+	n = ring_peek(rx, b->capacity);
 	b->n = n;
 	if (n == 0)
 		return 0;
@@ -215,10 +365,12 @@ int xp_receive(struct xp_worker *w)
 
 		b->addr[i] = xp_desc_addr(d->addr);
 		b->len[i] = (int32_t)d->len;
+		b->head_len[i] = (int32_t)d->len;
 		b->time_ns[i] = now;
 		bytes += d->len;
 	}
 	memset(b->verdict, XP_UNDECIDED, n);
+	memset(b->n_frames, 1, n);
 	ring_release(rx, n);
 	w->counters->received += n;
 	w->counters->received_bytes += bytes;
@@ -257,6 +409,66 @@ static void kick_tx(struct xp_worker *w)
 	}
 }
 
+/* Put the frames of packet i of the batch on the free list. */
+static void free_packet(struct xp_umem *umem, const struct xp_batch *b, uint32_t i)
+{
+	umem->free[umem->n_free++] = frame_of(umem, b->addr[i]);
+	for (uint32_t k = 0; k + 1 < b->n_frames[i]; k++)
+		umem->free[umem->n_free++] = frame_of(umem, b->more_addr[b->more[i] + k]);
+}
+
+/* Write packet i of the batch to the tx ring, from index `at` on; there is room. */
+static void write_tx(const struct xp_worker *w, uint32_t i, uint32_t at)
+{
+	const struct xp_batch *b = w->batch;
+	uint32_t n_frames = b->n_frames[i], more = b->more[i];
+
+	for (uint32_t k = 0; k < n_frames; k++) {
+		struct xdp_desc *d = ring_desc(&w->xsk->tx, at + k);
+		int last = k + 1 == n_frames;
+
+		d->addr = k ? b->more_addr[more + k - 1] : b->addr[i];
+		d->len = (uint32_t)(k ? b->more_len[more + k - 1] : b->head_len[i]);
+		d->options = last ? 0 : XDP_PKT_CONTD;
+		*is_last(w->umem, frame_of(w->umem, d->addr)) = (uint8_t)last;
+	}
+}
+
+/*
+ * Put n_tx packets of the batch, by w->tx_scratch, on the tx ring, where packets may have several
+ * frames; free those that there is no room for. Counts them.
+ */
+static void send_multi_buffer(struct xp_worker *w, uint32_t n_tx)
+{
+	struct xp_counters *c = w->counters;
+	struct xp_batch *b = w->batch;
+	struct xp_ring *tx = &w->xsk->tx;
+	uint32_t wanted = 0, used = 0, sent = 0, first, room;
+
+	for (uint32_t i = 0; i < n_tx; i++)
+		wanted += b->n_frames[w->tx_scratch[i]];
+	room = ring_reserve(tx, wanted);
+	first = tx->cached_producer;
+	for (uint32_t i = 0; i < n_tx; i++) {
+		uint32_t at = w->tx_scratch[i];
+
+		if (sent == i && used + b->n_frames[at] <= room) { /* else later ones go first */
+			write_tx(w, at, first + used);
+			used += b->n_frames[at];
+			sent++;
+		} else {
+			free_packet(w->umem, b, at);
+		}
+	}
+	announce(&c->next_tx_submitted, c->tx_submitted + sent,
+		 c->tx_submitted_more + used - sent);
+	ring_submit(tx, used);
+	c->verdict_tx += n_tx;
+	c->tx_submitted += sent;
+	c->tx_submitted_more += used - sent;
+	c->tx_no_room += n_tx - sent;
+}
+
 /*
  * Give every packet of the batch what its verdict says: DROP frees its frame, TX puts it on the
  * tx ring, or frees and counts it where that is full. The batch owns nothing afterwards.
@@ -281,13 +493,20 @@ void xp_dispatch(struct xp_worker *w)
 			n_drop++;
 		else
 			n_invalid++;
-		umem->free[umem->n_free++] = frame_of(umem, b->addr[i]);
+		if (w->multi_buffer)
+			free_packet(umem, b, i);
+		else
+			umem->free[umem->n_free++] = frame_of(umem, b->addr[i]);
 	}
 	c->verdict_drop += n_drop;
 	c->verdict_invalid += n_invalid;
 	b->n = 0;
 	if (n_tx == 0)
 		return;
+	if (w->multi_buffer) {
+		send_multi_buffer(w, n_tx);
+		return;
+	}
 	sent = ring_reserve(tx, n_tx);
 	first = tx->cached_producer;
 	for (uint32_t i = 0; i < n_tx; i++) {
@@ -312,19 +531,10 @@ void xp_dispatch(struct xp_worker *w)
 /* Have the kernel send what is on the tx ring, and take back the frames of what it has sent. */
 void xp_reclaim(struct xp_worker *w)
 {
-	struct xp_umem *umem = w->umem;
-	struct xp_ring *completion = &w->xsk->completion;
-	uint32_t first, n;
-
 	if (in_flight(w) == 0)
 		return;
 	kick_tx(w);
-	first = completion->cached_consumer;
-	n = ring_peek(completion, completion->size);
-	for (uint32_t i = 0; i < n; i++)
-		umem->free[umem->n_free++] = frame_of(umem, *ring_addr(completion, first + i));
-	ring_release(completion, n);
-	w->counters->tx_completed += n;
+	take_back(w, w->umem->free);
 }
 
 /*
@@ -388,11 +598,12 @@ static int attention_wanted(const struct xp_worker *w)
 void xp_publish(struct xp_worker *w)
 {
 	struct xp_counters *c = w->counters;
-	uint64_t with_kernel = (c->filled - w->filled_before) -
-			       (c->received - w->received_before) + in_flight(w);
+	uint64_t with_kernel = (c->filled - w->filled_before) - rx_moved(w) + in_flight(w);
 
 	c->frames_free = w->umem->n_free;
 	c->frames_batch = w->batch ? w->batch->n : 0; /* replay has none */
+	if (w->multi_buffer && c->frames_batch)
+		c->frames_batch += w->batch->n_more;
 	/* Against the way that frames go: one that moves meanwhile is missed, never counted twice. */
 	c->frames_rx = xp_ring_count(&w->xsk->rx);
 	c->frames_fill = xp_ring_count(&w->xsk->fill);

@@ -21,6 +21,10 @@
 
 #include "xp.h"
 
+#ifndef XDP_PKT_CONTD /* Linux 6.6 */
+#define XDP_PKT_CONTD (1 << 0)
+#endif
+
 /* Reserve up to n slots to write, from index ring->cached_producer on. Returns how many. */
 static inline uint32_t ring_reserve(struct xp_ring *r, uint32_t n)
 {

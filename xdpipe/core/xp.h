@@ -43,8 +43,14 @@ struct xp_counters {
 struct xp_batch {
 	uint32_t n;
 	uint32_t capacity;
-	uint8_t *base; /* packet i is base[addr[i]] .. base[addr[i] + len[i] - 1] */
+	uint8_t *base; /* packet i begins with base[addr[i]] .. base[addr[i] + head_len[i] - 1] */
 	uint64_t size; /* bytes at base */
+	/* The further frames of packets that came in several: those of packet i are more[i] ..
+	 * more[i] + n_frames[i] - 2. */
+	uint64_t *more_addr;
+	int32_t *more_len;
+	uint32_t n_more;
+	uint32_t more_capacity;
 #define X(name, type, width, writable, by, doc) type *name;
 	XP_COLUMNS(X)
 #undef X
@@ -139,6 +145,7 @@ struct xp_worker {
 	uint32_t default_verdict; /* for packets that no stage decided */
 	uint32_t spin_us;         /* look at an empty rx ring for so long before poll */
 	uint32_t always_wake;     /* bound without need_wakeup: the rings do not say when to */
+	uint32_t multi_buffer;    /* packets may come in several frames (XDP_USE_SG) */
 	uint32_t busy_poll;       /* run the driver's receive work in our own calls */
 	int control_fd;           /* poll returns when it is readable */
 	int poll_timeout_ms;
@@ -148,7 +155,8 @@ struct xp_worker {
 	uint32_t attended;
 	struct xp_counters *counters;
 	/* what counters said when the socket was new and its ring indices 0 */
-	uint64_t received_before, filled_before, tx_submitted_before, tx_completed_before;
+	uint64_t received_before, received_more_before, filled_before, tx_submitted_before,
+		tx_submitted_more_before, tx_completed_before, tx_completed_more_before;
 	uint32_t *tx_scratch;   /* batch capacity */
 	uint64_t busy_since_ns; /* 0: idle */
 };
@@ -200,6 +208,8 @@ struct xp_batch *xp_batch_init(void *arena, uint32_t capacity, uint8_t *base, ui
 uint32_t xp_batch_n(const struct xp_batch *b);
 void xp_batch_set_n(struct xp_batch *b, uint32_t n);
 void *xp_batch_column(struct xp_batch *b, uint32_t column);
+void xp_batch_whole(struct xp_batch *b);
+void xp_batch_read(const struct xp_batch *b, uint32_t packet, uint8_t *out);
 void xp_load(const struct xp_batch *b, const int32_t *offsets, uint32_t step, void *out,
 	     uint32_t width, uint64_t missing);
 void xp_load_bytes(const struct xp_batch *b, const int32_t *offsets, uint32_t step, uint8_t *out,
