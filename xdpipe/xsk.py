@@ -191,7 +191,8 @@ class Xsk:
             )
         if mode == "zerocopy" and code in (errno.EOPNOTSUPP, errno.EINVAL):
             driver = link.driver or "no driver"
-            return f"{what}: {link.name} ({driver}) has no zero copy; use --mode auto or copy"
+            kind = f" for packets in several frames (its MTU is {link.mtu})" if several else ""
+            return f"{what}: {link.name} ({driver}) has no zero copy{kind}; use --mode auto or copy"
         if code == errno.EINVAL and queue >= link.n_rx_queues:
             return f"{what}: no such queue; {link.name} has {link.n_rx_queues}"
         if code == errno.ENETDOWN:

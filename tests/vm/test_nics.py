@@ -190,3 +190,28 @@ def test_generic_attach_with_zero_copy_demanded_is_one_clear_line(bench: Bench) 
         "xdpipe: h0: zero copy needs the program in native mode, and it is attached in generic "
         "mode; use --mode auto or copy\n"
     )
+
+
+@pytest.mark.parametrize("bench", ["virtio"], indirect=True)
+def test_jumbo_packets_come_in_copy_mode_where_zero_copy_has_one_frame_a_packet(
+    bench: Bench,
+) -> None:
+    for namespace, name in ((bench.host, "h0"), (bench.client, "c0")):
+        namespace.run(["ip", "link", "set", name, "mtu", "9000"])
+    try:
+        refused = bench.xdpipe("run", str(EXAMPLES / "udp_echo.py"), "--dev", "h0",
+                               "--mode", "zerocopy")  # fmt: skip
+        assert (refused.returncode, refused.stderr) == (
+            1,
+            "xdpipe: bind h0 queue 0: h0 (virtio_net) has no zero copy for packets in several "
+            "frames (its MTU is 9000); use --mode auto or copy\n",
+        )
+        running = bench.run(EXAMPLES / "udp_echo.py")
+        n = echoes(bench, CLIENT4, HOST4, [100, 4000, 8972], rounds=4)
+        final = running.end()
+    finally:
+        for namespace, name in ((bench.host, "h0"), (bench.client, "c0")):
+            namespace.run(["ip", "link", "set", name, "mtu", "1500"])
+    assert {mode for _, mode, _ in modes(final)} == {"copy"}
+    assert final["ledger"]["sent"] == n
+    check_books(final)
