@@ -7,6 +7,11 @@
  *   XP_N_QUEUES      sockets at the most
  *   XP_FRAGS         if defined, the program is loaded with XDP_HAS_FRAGS: packets may have more
  *                    buffers than the first, [data, data_end), which is all that is looked at
+ *   XP_HINTS         if defined, what the NIC tells of a packet goes along with it; the program is
+ *                    bound to the device then (BPF_F_XDP_DEV_BOUND_ONLY)
+ *   XP_KFUNC_HASH, XP_KFUNC_TIME, XP_KFUNC_VLAN
+ *                    those that the kernel has: numbers of calls that xdpipe/steering.py directs to
+ *                    the kernel's functions, which bcc cannot call
  *   XP_GUARD         if defined, the operator's lifelines stay with the kernel, whatever the filter
  *   XP_SSH_PEERS4(X), XP_SSH_PEERS6(X)
  *                    X(address words in host byte order, server port) for each SSH session to keep
@@ -15,6 +20,7 @@
  * one mistake that cannot be undone from afar.
  */
 #include "headers.h"
+#include "hints.h"
 
 BPF_XSKMAP(xsks_map, XP_N_QUEUES);
 
@@ -195,6 +201,55 @@ static u64 (*xp_get_buff_len)(struct xdp_md *ctx) = (void *)188; /* Linux 5.18 *
 #define XP_LENGTH(ctx) (data_end - data)
 #endif
 
+#ifdef XP_HINTS
+#ifdef XP_KFUNC_HASH
+static int (*xp_rx_hash)(struct xdp_md *ctx, u32 *hash, u32 *type) = (void *)XP_KFUNC_HASH;
+#endif
+#ifdef XP_KFUNC_TIME
+static int (*xp_rx_time)(struct xdp_md *ctx, u64 *ns) = (void *)XP_KFUNC_TIME;
+#endif
+#ifdef XP_KFUNC_VLAN
+static int (*xp_rx_vlan)(struct xdp_md *ctx, __be16 *proto, u16 *tci) = (void *)XP_KFUNC_VLAN;
+#endif
+
+/* Write what the NIC tells before the packet, where the driver has room for it. */
+static __always_inline void xp_tell_hints(struct xdp_md *ctx)
+{
+	struct xp_hints hints = {.magic = XP_HINTS_MAGIC}, *at;
+
+#ifdef XP_KFUNC_HASH
+	u32 hash = 0, type = 0;
+
+	if (!xp_rx_hash(ctx, &hash, &type)) {
+		hints.hash = hash;
+		hints.present |= XP_HINT_HASH;
+	}
+#endif
+#ifdef XP_KFUNC_TIME
+	u64 ns = 0;
+
+	if (!xp_rx_time(ctx, &ns) && ns) { /* veth tells 0 for none */
+		hints.time_ns = ns;
+		hints.present |= XP_HINT_TIME;
+	}
+#endif
+#ifdef XP_KFUNC_VLAN
+	__be16 proto = 0;
+	u16 tci = 0;
+
+	if (!xp_rx_vlan(ctx, &proto, &tci)) {
+		hints.vlan_tci = tci;
+		hints.present |= XP_HINT_VLAN;
+	}
+#endif
+	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(hints)))
+		return;
+	at = (void *)(long)ctx->data_meta;
+	if ((void *)(at + 1) <= (void *)(long)ctx->data)
+		*at = hints;
+}
+#endif
+
 int steer(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *data_end = (void *)(long)ctx->data_end;
@@ -214,10 +269,14 @@ int steer(struct xdp_md *ctx)
 		return XDP_PASS;
 	}
 	action = xsks_map.redirect_map(ctx->rx_queue_index, XDP_PASS);
-	if (action == XDP_REDIRECT)
+	if (action == XDP_REDIRECT) {
 		counters->redirected++;
-	else
+#ifdef XP_HINTS
+		xp_tell_hints(ctx);
+#endif
+	} else {
 		counters->no_socket++;
+	}
 	return action;
 }
 

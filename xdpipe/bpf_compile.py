@@ -23,13 +23,13 @@ import platform
 import sysconfig
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
 
 from xdpipe.bpf import Map, require_privilege
-from xdpipe.bpf_program import PROG_TYPE_XDP, Program
+from xdpipe.bpf_program import PROG_TYPE_XDP, Program, call_kfuncs
 from xdpipe.errors import XdpipeError
 
 _INCLUDE = Path("/usr/include")
@@ -160,15 +160,32 @@ class Module:
         atexit.unregister(self._bpf.cleanup)
 
     def load(
-        self, function: str, *, name: str = "", prog_type: int = PROG_TYPE_XDP, flags: int = 0
+        self,
+        function: str,
+        *,
+        name: str = "",
+        prog_type: int = PROG_TYPE_XDP,
+        flags: int = 0,
+        ifindex: int = 0,
+        kfuncs: Mapping[int, int] | None = None,
     ) -> Program:
         """Load a function as a program, by its own name or another.
+
+        Args:
+            function: in the source.
+            name: seen by others; the function's if empty.
+            prog_type: PROG_TYPE_*.
+            flags: such as XDP_HAS_FRAGS.
+            ifindex: of the interface that it is bound to, with XDP_DEV_BOUND_ONLY.
+            kfuncs: see call_kfuncs.
 
         Raises:
             BpfError: not permitted, or the verifier refused.
         """
-        code = self._bpf.dump_func(function.encode())
-        return Program.load(code, name or function, prog_type=prog_type, flags=flags)
+        code = call_kfuncs(self._bpf.dump_func(function.encode()), kfuncs or {})
+        return Program.load(
+            code, name or function, prog_type=prog_type, flags=flags, ifindex=ifindex
+        )
 
     def map(self, name: str) -> Map:
         """Return a map, by a descriptor of its own."""

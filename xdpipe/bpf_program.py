@@ -6,6 +6,8 @@ call depends on the network namespace of the caller, but a run with an interface
 
 import ctypes
 import errno
+import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -24,6 +26,7 @@ ATTACH_TYPE_XDP: Final = 37
 
 # Program flags and flags of BPF_PROG_TEST_RUN
 XDP_HAS_FRAGS: Final = 1 << 5
+XDP_DEV_BOUND_ONLY: Final = 1 << 6
 TEST_XDP_LIVE_FRAMES: Final = 1 << 1
 
 # enum xdp_action
@@ -38,6 +41,26 @@ _U32, _U64 = ctypes.c_uint32, ctypes.c_uint64
 
 PASS = bytes.fromhex("b700000002000000 9500000000000000")
 """A program that passes everything: r0 = XDP_PASS; exit (RFC 9669, 4.2 and 4.3)."""
+
+
+_INSTRUCTION = struct.Struct("=BBhi")  # code, registers, offset, immediate (RFC 9669, 3.1)
+_CALL = 0x85
+_PSEUDO_KFUNC_CALL = 2  # linux/bpf.h, as source register
+
+
+def call_kfuncs(bytecode: bytes, ids: Mapping[int, int]) -> bytes:
+    """Direct calls of helpers that there are not to functions of the kernel.
+
+    Args:
+        bytecode: a program.
+        ids: by the helper's number, the function's type number (xdpipe.btf).
+    """
+    out = bytearray(bytecode)
+    for at in range(0, len(out), _INSTRUCTION.size):
+        code, registers, _, number = _INSTRUCTION.unpack_from(out, at)
+        if code == _CALL and registers >> 4 == 0 and number in ids:
+            _INSTRUCTION.pack_into(out, at, code, _PSEUDO_KFUNC_CALL << 4, 0, ids[number])
+    return bytes(out)
 
 
 class _ProgLoad(ctypes.Structure):

@@ -57,7 +57,7 @@ def describe(stages: Sequence[Any]) -> tuple[StageInfo, ...]:
             provides; the message names the stage to add.
     """
     infos: list[StageInfo] = []
-    there = {column.name for column in COLUMNS.values() if column.provider == "receive"}
+    there = {column.name for column in COLUMNS.values() if column.provider in ("receive", "NIC")}
     for number, stage in enumerate(stages, 1):
         if isinstance(stage, type):
             raise ChainError(

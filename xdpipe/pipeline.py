@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xdpipe.batch import COLUMNS
 from xdpipe.chain import StageInfo, describe
 from xdpipe.errors import XdpipeError
 from xdpipe.steering import Steering
@@ -50,6 +51,12 @@ class Pipeline:
         if not isinstance(self.default, Verdict) or self.default not in (DROP, TX):
             raise XdpipeError(f"default={self.default!r}: the default verdict is DROP or TX")
         object.__setattr__(self, "infos", describe(self.stages))
+
+    @property
+    def wants_hints(self) -> bool:
+        """Whether a stage requires what only the NIC knows, see xdpipe.batch.COLUMNS."""
+        names = {name for stage in self.stages for name in stage.requires}
+        return any(COLUMNS[name].provider == "NIC" for name in names)
 
 
 def _where(error: BaseException, path: Path) -> str:

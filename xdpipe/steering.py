@@ -73,6 +73,16 @@ class SteerCounters:
     redirect_errors_known: bool
 
 
+_KFUNCS = {
+    "bpf_xdp_metadata_rx_hash": "XP_KFUNC_HASH",
+    "bpf_xdp_metadata_rx_timestamp": "XP_KFUNC_TIME",
+    "bpf_xdp_metadata_rx_vlan_tag": "XP_KFUNC_VLAN",
+}
+"""Functions of the kernel that tell what a NIC knows, and what bpf/steer.c calls them."""
+_FIRST_KFUNC = 1 << 28
+"""Calls of helpers from this number on, which there are not, become calls of those."""
+
+
 class SteerProgram:
     """The XDP program with its maps and its link, all owned; a context manager.
 
@@ -81,6 +91,8 @@ class SteerProgram:
         guard: what the kernel keeps nevertheless; None: the filter alone decides.
         n_queues: of the interface.
         multi_buffer: packets may come in several buffers (XDP_HAS_FRAGS, Linux 5.18).
+        hints_of: number of the interface whose hints (bpf/hints.h) go along with each packet; the
+            program can then be attached to that one only, and in native mode. 0: none.
 
     Attributes:
         redirect_errors_known: see SteerCounters.
@@ -97,22 +109,36 @@ class SteerProgram:
         n_queues: int,
         *,
         multi_buffer: bool = False,
+        hints_of: int = 0,
     ) -> None:
         # libpcap, bcc and pyroute2 are slow to import, and a worker needs none of them.
         from xdpipe.bpf import BpfError
         from xdpipe.bpf_compile import Module
         from xdpipe.bpf_program import (
             PROG_TYPE_RAW_TRACEPOINT,
+            XDP_DEV_BOUND_ONLY,
             XDP_HAS_FRAGS,
             open_raw_tracepoint,
         )
+        from xdpipe.btf import function_ids
 
         self._n_queues = n_queues
         self._link: XdpLink | None = None
         self._owned: list[Descriptor] = []
         self.redirect_errors_known = False
         path = Path(program_source("steer.c"))
-        source = _prologue(steering, guard, n_queues, multi_buffer) + path.read_text()
+        kfuncs = function_ids(_KFUNCS) if hints_of else {}
+        defines = [
+            *(["#define XP_FRAGS"] if multi_buffer else []),
+            *(["#define XP_HINTS"] if hints_of else []),
+            *(
+                f"#define {_KFUNCS[name]} {_FIRST_KFUNC + number}"
+                for name, number in kfuncs.items()
+            ),
+        ]
+        flags = XDP_HAS_FRAGS if multi_buffer else 0
+        flags |= XDP_DEV_BOUND_ONLY if hints_of else 0
+        source = "\n".join([*defines, _prologue(steering, guard, n_queues), path.read_text()])
         try:
             with Module(source, path.parent) as module:
 
@@ -125,8 +151,9 @@ class SteerProgram:
                 self._errors = take_map("redirect_errors")
                 self._fields = module.fields("steer_counters")
                 self._program: Program = module.load(
-                    "steer", flags=XDP_HAS_FRAGS if multi_buffer else 0
-                )
+                    "steer", flags=flags, ifindex=hints_of,
+                    kfuncs={_FIRST_KFUNC + number: number for number in kfuncs.values()},
+                )  # fmt: skip
                 self._owned.append(self._program)
                 with module.map("redirect_map_id") as map_id:
                     map_id.update(0, struct.pack("=I", self._xsks_map.id))
@@ -232,13 +259,11 @@ class SteerProgram:
         self.close()
 
 
-def _prologue(steering: Steering, guard: Guard | None, n_queues: int, multi_buffer: bool) -> str:
+def _prologue(steering: Steering, guard: Guard | None, n_queues: int) -> str:
     """Return the C that stands before bpf/steer.c; it is described there."""
     from xdpipe.filter import Filter
 
     lines = ['#include "load.h"', Filter(steering.filter).to_c(), f"#define XP_N_QUEUES {n_queues}"]
-    if multi_buffer:
-        lines.append("#define XP_FRAGS")
     if guard is not None:
         peers: dict[int, list[str]] = {4: [], 6: []}
         for peer in guard.ssh_peers:

@@ -70,6 +70,8 @@ class Supervisor:
         self._handles: list[WorkerHandle] = []
         self._listener: socket.socket | None = None
         self.attach = ""
+        self.hints = False
+        """What the NIC tells of a packet goes along with it."""
         self.started_at = 0.0
         self.stop_asked = False
         """Somebody asked by `xdpipe down` that it ends."""
@@ -115,21 +117,16 @@ class Supervisor:
         self._infos = tuple(StageInfo.from_dict(info) for info in hellos[0]["stages"])
         self.default = hellos[0]["default"]
         self.steering = Steering.from_dict(hellos[0]["steering"])
-        self._program = SteerProgram(
-            self.steering, Guard.present() if self._options.guard else None, link.n_rx_queues,
-            multi_buffer=self._geometry.multi_buffer,
-        )  # fmt: skip
-        self._stack.callback(self._program.close)
+        self._attach(link, wants_hints=hellos[0]["hints"])
         if not self._program.redirect_errors_known:
             self._tell(
                 "this kernel lets nobody watch failed redirects (tracepoint xdp_redirect_err): "
                 "a packet lost so would show as residual"
             )
-        self.attach = self._program.attach(link.index, link.name, self._options.attach)
         self._mode = self._mode_for(self.attach)
         for handle in self._handles:
             handle.open_socket(self._geometry, self._infos)
-            handle.hand_over(adopt=False)
+            handle.hand_over(adopt=False, hints=self.hints)
         for handle in self._handles:
             handle.expect("mapped", self._interrupted)
             handle.bind(link, self._mode)
@@ -146,6 +143,37 @@ class Supervisor:
         self._listener = self._run_dir.listen()
         self._stack.callback(self._listener.close)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+
+    def _attach(self, link: Link, *, wants_hints: bool) -> None:
+        """Load the program and attach it; with what the NIC tells if that is wanted and works.
+
+        A program that asks the NIC is bound to it, and such a one the kernel does not attach in
+        generic mode (dev_xdp_attach in net/core/dev.c).
+        """
+        self.hints = wants_hints
+        if wants_hints:
+            try:
+                if self._options.attach == "generic":
+                    raise XdpipeError("the program is attached in generic mode")
+                self._load_and_attach(link, "native", hints_of=link.index)
+                return
+            except XdpipeError as error:
+                self.hints = False
+                self._tell(f"{link.name} tells nothing of its packets (columns nic_…): {error}")
+        self._load_and_attach(link, self._options.attach)
+
+    def _load_and_attach(self, link: Link, mode: str, hints_of: int = 0) -> None:
+        program = SteerProgram(
+            self.steering, Guard.present() if self._options.guard else None, link.n_rx_queues,
+            multi_buffer=self._geometry.multi_buffer, hints_of=hints_of,
+        )  # fmt: skip
+        try:
+            self.attach = program.attach(link.index, link.name, mode)
+        except BaseException:
+            program.close()
+            raise
+        self._program = program
+        self._stack.callback(program.close)
 
     def _mode_for(self, attach: str) -> str:
         """Return what to ask of bind.
@@ -341,7 +369,7 @@ class Supervisor:
                 self._give_up(handle, error)
                 return
         handle.state = "starting"
-        handle.hand_over(adopt=adopt)
+        handle.hand_over(adopt=adopt, hints=self.hints)
 
     def _try_bind(self, handle: WorkerHandle) -> None:
         """Bind the socket that a worker is about to serve, if it is a new one."""
@@ -396,6 +424,7 @@ class Supervisor:
             "filter": self.steering.filter,
             "default": self.default,
             "attach": self.attach,
+            "hints": self.hints,
             "guard": self._options.guard,
             "uptime_s": round(time.monotonic() - self.started_at, 3),
             "ledger": self._ledger().to_dict(),

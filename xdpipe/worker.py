@@ -52,6 +52,7 @@ class Assignment:
             ring or with the driver.
         need_wakeup: the rings say when the driver must be woken.
         busy_poll: the driver's receive work is ours.
+        hints: what the NIC tells stands before each packet.
         before: fields *_before of struct xp_worker: the counters when the socket was new.
     """
 
@@ -63,6 +64,7 @@ class Assignment:
     adopt: bool
     need_wakeup: bool
     busy_poll: bool
+    hints: bool
     before: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
@@ -113,6 +115,7 @@ class Worker:
                 "spin_us": assignment.spin_us,
                 "always_wake": not assignment.need_wakeup,
                 "busy_poll": assignment.busy_poll,
+                "hints": assignment.hints,
                 "multi_buffer": assignment.geometry.multi_buffer,
                 "control_fd": control.fileno(),
                 "poll_timeout_ms": POLL_TIMEOUT_MS,
@@ -200,6 +203,7 @@ def _hello(pipeline: Pipeline) -> dict[str, Any]:
         "steering": pipeline.steering.to_dict(),
         "stages": [info.to_dict() for info in pipeline.infos],
         "default": pipeline.default.name,
+        "hints": pipeline.wants_hints,
     }
 
 

@@ -184,7 +184,7 @@ class WorkerHandle:
         """Return what the kernel counted on the queue's socket, and on those before it."""
         return self._past + self.xsk.statistics()
 
-    def hand_over(self, *, adopt: bool) -> None:
+    def hand_over(self, *, adopt: bool, hints: bool) -> None:
         """Give the worker that has said hello what it serves.
 
         It answers `mapped`; once the socket is bound and it was told so, `ready`.
@@ -192,7 +192,7 @@ class WorkerHandle:
         options = self._options
         assignment = Assignment(
             self.queue, self.core, options.batch_size, options.spin_us, self.umem.geometry, adopt,
-            options.need_wakeup, options.busy_poll, self._before,
+            options.need_wakeup, options.busy_poll, hints, self._before,
         )  # fmt: skip
         fds = (self.xsk.fd, self.umem.fd, self.page.fd)
         self.control.send("serve", assignment.to_dict(), fds)

@@ -127,10 +127,10 @@ def test_an_unknown_column_is_told_with_those_that_there_are(batch: Batch) -> No
 def test_every_column_flag_and_reason_is_described() -> None:
     for column in COLUMNS.values():
         assert column.doc
-        assert column.provider in ("receive", "Headers")
+        assert column.provider in ("receive", "NIC", "Headers")
     assert sorted(FLAGS.values()) == [1 << i for i in range(len(FLAGS))]
     assert sorted(MALFORMED.values()) == list(range(1, len(MALFORMED) + 1))
-    assert len(COLUMNS) == 28
+    assert len(COLUMNS) == 32
 
 
 def test_a_batch_refuses_more_than_it_holds() -> None:

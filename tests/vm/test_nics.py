@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -214,4 +215,19 @@ def test_jumbo_packets_come_in_copy_mode_where_zero_copy_has_one_frame_a_packet(
             namespace.run(["ip", "link", "set", name, "mtu", "1500"])
     assert {mode for _, mode, _ in modes(final)} == {"copy"}
     assert final["ledger"]["sent"] == n
+    check_books(final)
+
+
+def test_what_the_nic_tells_comes_along_in_zero_copy(bench: Bench) -> None:
+    """QEMU's NICs tell neither hash nor time by themselves: what counts is that it is said so."""
+    running = bench.run(PIPELINES / "nic_told.py", "--mode", "zerocopy")
+    with bench.client.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+        for _ in range(20):
+            sock.sendto(b"x", (HOST4, 9))
+    until(lambda: (running.status() or {})["ledger"]["received"] == 20, "they are received")
+    final = running.end()
+    counted = final["stages"][1]["counters"]
+    assert final["hints"] is True
+    assert counted["packets"] == counted["untold_is_0"] == counted["one_hash_a_flow"] == 20
+    assert {worker["mode"] for worker in final["workers"]} == {"zerocopy"}
     check_books(final)

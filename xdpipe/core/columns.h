@@ -25,6 +25,12 @@
 	X(n_frames, uint8_t, 1, 0, "receive", "frames that it came in")                            \
 	X(more, uint32_t, 1, 0, "receive", "place of its second frame in the batch's list")        \
 	X(verdict, uint8_t, 1, 1, "receive", "0 undecided, 1 DROP, 2 TX")                          \
+	X(nic_told, uint8_t, 1, 0, "NIC",                                                          \
+	  "bits: which of the next three the NIC told: 1 hash, 2 time, 4 VLAN tag")                \
+	X(nic_hash, uint32_t, 1, 0, "NIC", "its hash of the flow (RSS), else 0")                   \
+	X(nic_time_ns, uint64_t, 1, 0, "NIC", "its time of arrival, by its own clock; ns; else 0") \
+	X(nic_vlan_tci, uint16_t, 1, 0, "NIC",                                                     \
+	  "tag control of a VLAN tag that it took out of the packet, else 0")                      \
 	X(flags, uint32_t, 1, 0, "Headers", "FLAG_* bits: which headers are there, fragments")     \
 	X(malformed, uint8_t, 1, 0, "Headers",                                                     \
 	  "0, or MALFORMED_*: the first length or field that cannot be; headers are looked for in "  \

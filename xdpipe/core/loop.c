@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "hints.h"
 #include "ring.h"
 
 #define REFILL_MIN 64 /* frames go to the fill ring so many at a time, while packets come */
@@ -282,6 +283,27 @@ void xp_refill(struct xp_worker *w)
 }
 
 /*
+ * Read what the NIC told of the packets of the batch. Frames hold nothing else where hints stand, in
+ * the kernel's headroom, and a link either gets them before every packet or before none: so what
+ * has the mark is this packet's.
+ */
+static void read_hints(struct xp_batch *b)
+{
+	for (uint32_t i = 0; i < b->n; i++) {
+		struct xp_hints hints = {0};
+
+		if (b->addr[i] >= sizeof(hints))
+			memcpy(&hints, b->base + b->addr[i] - sizeof(hints), sizeof(hints));
+		if (hints.magic != XP_HINTS_MAGIC)
+			memset(&hints, 0, sizeof(hints));
+		b->nic_told[i] = (uint8_t)hints.present;
+		b->nic_hash[i] = hints.hash;
+		b->nic_time_ns[i] = hints.time_ns;
+		b->nic_vlan_tci[i] = hints.vlan_tci;
+	}
+}
+
+/*
  * Put the packet on the rx ring whose descriptors are [first, first + n_frames) into the batch, as
  * its packet i.
  */
@@ -331,6 +353,8 @@ static int receive_multi_buffer(struct xp_worker *w)
 	}
 	if (b->n == 0)
 		return 0;
+	if (w->hints)
+		read_hints(b);
 	announce(&c->next_received, c->received + b->n, c->received_more + b->n_more);
 	ring_release(rx, used);
 	c->received += b->n;
@@ -371,6 +395,8 @@ int xp_receive(struct xp_worker *w)
 	}
 	memset(b->verdict, XP_UNDECIDED, n);
 	memset(b->n_frames, 1, n);
+	if (w->hints)
+		read_hints(b);
 	ring_release(rx, n);
 	w->counters->received += n;
 	w->counters->received_bytes += bytes;

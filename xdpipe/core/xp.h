@@ -146,6 +146,7 @@ struct xp_worker {
 	uint32_t spin_us;         /* look at an empty rx ring for so long before poll */
 	uint32_t always_wake;     /* bound without need_wakeup: the rings do not say when to */
 	uint32_t multi_buffer;    /* packets may come in several frames (XDP_USE_SG) */
+	uint32_t hints;           /* bpf/hints.h stands before each packet */
 	uint32_t busy_poll;       /* run the driver's receive work in our own calls */
 	int control_fd;           /* poll returns when it is readable */
 	int poll_timeout_ms;
