@@ -77,16 +77,23 @@ class Xsk:
     on the rings at a time.
     """
 
-    def __init__(self, fd: int, geometry: Geometry) -> None:
+    def __init__(self, fd: int, geometry: Geometry, shares_with: Self | None = None) -> None:
         self.fd = fd
+        self._shares_with = shares_with
         self._ring_sizes = geometry.ring_sizes
         self._geometry = geometry
         self.c = ffi.new("struct xp_xsk *", {"fd": fd})
         self._check(lib.xp_xsk_map(self.c, *self._ring_sizes), "map the rings of an AF_XDP socket")
 
     @classmethod
-    def open(cls, umem: Umem) -> Self:
+    def open(cls, umem: Umem, shares_with: Self | None = None) -> Self:
         """Make a socket over a UMEM, with rings, not yet bound to a queue.
+
+        Args:
+            umem: the frames.
+            shares_with: a socket over the same UMEM, on another queue or another interface (Linux
+                5.10). Each has rings of its own; a frame may come by the one and go by the other.
+                That one is to be bound first; mode, need_wakeup and frames a packet are its.
 
         Raises:
             XdpipeError: no AF_XDP, no privilege (CAP_NET_RAW), or no memory to pin.
@@ -95,13 +102,14 @@ class Xsk:
         c = ffi.new("struct xp_xsk *")
         cls._check(lib.xp_xsk_open(c), "open an AF_XDP socket")
         try:
-            cls._check(
-                lib.xp_umem_register(c.fd, umem.c.base, umem.c.size, geometry.frame_size, 0),
-                f"register {umem.c.size >> 20} MiB as UMEM",
-            )
+            if shares_with is None:
+                cls._check(
+                    lib.xp_umem_register(c.fd, umem.c.base, umem.c.size, geometry.frame_size, 0),
+                    f"register {umem.c.size >> 20} MiB as UMEM",
+                )
             cls._check(lib.xp_xsk_ring_sizes(c.fd, *geometry.ring_sizes), "make AF_XDP rings")
             lib.xp_xsk_tx_budget(c.fd, TX_SKB_BUDGET)  # before Linux 6.17 it stays at 32
-            return cls(c.fd, geometry)
+            return cls(c.fd, geometry, shares_with)
         except BaseException:
             os.close(c.fd)
             raise
@@ -161,9 +169,10 @@ class Xsk:
             flags |= _XDP_USE_NEED_WAKEUP
         if self._geometry.multi_buffer:
             flags |= _XDP_USE_SG
+        umem_fd = -1 if self._shares_with is None else self._shares_with.fd
         end = time.monotonic() + patience_s
         while True:
-            result = lib.xp_xsk_bind(self.fd, link.index, queue, flags)
+            result = lib.xp_xsk_bind(self.fd, link.index, queue, flags, umem_fd)
             if result != -errno.EBUSY or time.monotonic() > end:
                 break
             time.sleep(0.02)

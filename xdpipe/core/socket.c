@@ -128,15 +128,19 @@ void xp_xsk_unmap(struct xp_xsk *xsk)
 	}
 }
 
-/* Bind to a queue. flags: XDP_COPY, XDP_ZEROCOPY, XDP_USE_NEED_WAKEUP; none of the first two
- * means zero copy, else copy. */
-int xp_xsk_bind(int fd, uint32_t ifindex, uint32_t queue, uint16_t flags)
+/*
+ * Bind to a queue. flags: XDP_COPY, XDP_ZEROCOPY, XDP_USE_NEED_WAKEUP, XDP_USE_SG; none of the first
+ * two means zero copy, else copy. umem_fd: a bound socket whose UMEM is this one's, too, or -1; it
+ * decides the flags then.
+ */
+int xp_xsk_bind(int fd, uint32_t ifindex, uint32_t queue, uint16_t flags, int umem_fd)
 {
 	struct sockaddr_xdp addr = {
 		.sxdp_family = AF_XDP,
-		.sxdp_flags = flags,
+		.sxdp_flags = umem_fd < 0 ? flags : XDP_SHARED_UMEM,
 		.sxdp_ifindex = ifindex,
 		.sxdp_queue_id = queue,
+		.sxdp_shared_umem_fd = umem_fd < 0 ? 0 : (uint32_t)umem_fd,
 	};
 
 	return bind(fd, (struct sockaddr *)&addr, sizeof(addr)) ? -errno : 0;

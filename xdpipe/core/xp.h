@@ -169,7 +169,7 @@ int xp_xsk_busy_poll(int fd, uint32_t timeout_us, uint32_t budget);
 int xp_xsk_ring_sizes(int fd, uint32_t fill, uint32_t rx, uint32_t tx, uint32_t completion);
 int xp_xsk_map(struct xp_xsk *xsk, uint32_t fill, uint32_t rx, uint32_t tx, uint32_t completion);
 void xp_xsk_unmap(struct xp_xsk *xsk);
-int xp_xsk_bind(int fd, uint32_t ifindex, uint32_t queue, uint16_t flags);
+int xp_xsk_bind(int fd, uint32_t ifindex, uint32_t queue, uint16_t flags, int umem_fd);
 int xp_xsk_zero_copy(int fd);
 int xp_xsk_statistics(int fd, uint64_t out[6]);
 int xp_xsk_tx_budget(int fd, uint32_t budget);
