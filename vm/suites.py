@@ -60,16 +60,15 @@ def suites(*, everything: bool) -> list[Suite]:
     """
     root_tests: tuple[str, ...] = ("tests/bpf", "tests/veth")
     if not everything:
-        root_tests = ("tests/bpf/test_attach.py", "tests/veth/test_udp_echo.py")
-    marks = () if everything else ("-m", "vm or kernel")
-    older = [
-        Suite("root tests", (), version, (*root_tests, *marks))
-        for version in KERNELS if version != DEFAULT
-    ]  # fmt: skip
+        names = ("bpf/test_attach", "veth/test_udp_echo", "veth/test_jumbo", "veth/test_nic_told")
+        root_tests = tuple(f"tests/{name}.py" for name in names)
+    marks = () if everything else ("-m", "kernel")
     nics = ("virtio", "igb", "vmxnet3")
-    over_nics = ("tests/vm", f"--ignore={_COMMANDS}", *root_tests, *marks)
-    return [Suite("zero copy and root tests", nics, DEFAULT, over_nics), *older,
-            Suite("./dev vm itself", (), DEFAULT, (_COMMANDS,), on_host=True)]  # fmt: skip
+    return [
+        Suite("zero copy", nics, DEFAULT, ("tests/vm", f"--ignore={_COMMANDS}")),
+        *(Suite("root tests", (), version, (*root_tests, *marks)) for version in KERNELS),
+        Suite("./dev vm itself", (), DEFAULT, (_COMMANDS,), on_host=True),
+    ]
 
 
 class Running:

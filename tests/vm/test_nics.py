@@ -53,9 +53,12 @@ def test_udp_echo_in_zero_copy_on_two_queues_gives_back_every_byte(bench: Bench)
 
 
 @pytest.mark.parametrize(
-    "options",
-    [["--busy-poll"], ["--no-need-wakeup", "--huge-pages", "--frame-size", "3000"]],
-    ids=" ".join,
+    ("bench", "options"),
+    [
+        ("virtio", ["--busy-poll"]),
+        ("igb", ["--no-need-wakeup", "--huge-pages", "--frame-size", "3000"]),
+    ],
+    indirect=["bench"],
 )
 def test_zero_copy_serves_with_the_sockets_other_settings(
     bench: Bench, huge_pages: None, options: list[str]
@@ -218,6 +221,7 @@ def test_jumbo_packets_come_in_copy_mode_where_zero_copy_has_one_frame_a_packet(
     check_books(final)
 
 
+@pytest.mark.parametrize("bench", ["igb"], indirect=True)
 def test_what_the_nic_tells_comes_along_in_zero_copy(bench: Bench) -> None:
     """QEMU's NICs tell neither hash nor time by themselves: what counts is that it is said so."""
     running = bench.run(PIPELINES / "nic_told.py", "--mode", "zerocopy")
