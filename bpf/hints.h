@@ -2,7 +2,7 @@
 /*
  * What the NIC tells of a packet besides its bytes. The steering program writes it right before the
  * packet (XDP metadata, Documentation/networking/xdp-rx-metadata.rst), the worker reads it there
- * (xdpipe/core/loop.c). Plain types of C, since both include this.
+ * (xdpipe/core/receive.c). Plain types of C, since both include this.
  */
 #ifndef XP_HINTS_H
 #define XP_HINTS_H

@@ -6,58 +6,30 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import test_ring
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
-from test_ring import Ring
+from test_ring import FRAME, HEADROOM
 
 from xdpipe.batch import ABSENT, COLUMNS, Batch
-from xdpipe.core._core import ffi, lib
+from xdpipe.core._core import lib
 from xdpipe.stages import Headers, SwapAddresses
-from xdpipe.verdict import DROP, TX
+from xdpipe.verdict import TX
 
-FRAME, HEADROOM, N_FRAMES = 2048, 256, 256
+N_FRAMES = 256
 CONTINUED = 1  # XDP_PKT_CONTD
 ETHER = Ether(src="02:00:00:00:00:02", dst="02:00:00:00:00:01")
 
 
-class Queue:
+class Queue(test_ring.Queue):
     """A worker's view of a queue, on whose rx ring we put packets as the kernel does."""
 
     def __init__(self, tx_size: int = 64, capacity: int = 32) -> None:
-        self.memory = bytearray(N_FRAMES * FRAME)
-        self.base = ffi.from_buffer("uint8_t[]", self.memory)
-        self.free = ffi.new("uint64_t[]", N_FRAMES)
-        self.umem = ffi.new("struct xp_umem *", {
-            "base": self.base, "size": len(self.memory), "frame_size": FRAME,
-            "n_frames": N_FRAMES, "free": self.free,
-        })  # fmt: skip
-        self.xsk = ffi.new("struct xp_xsk *", {"fd": -1})
-        ring = lambda name, size, **kind: Ring(  # noqa: E731
-            ffi.addressof(self.xsk, name), size, 0, **kind
-        )
-        self.fill = ring("fill", N_FRAMES, descs=False, we_produce=True)
-        self.rx = ring("rx", N_FRAMES, descs=True, we_produce=False)
-        self.tx = ring("tx", tx_size, descs=True, we_produce=True)
-        self.completion = ring("completion", N_FRAMES, descs=False, we_produce=False)
-        self.batch = Batch(self.memory, capacity)
-        self.counters = ffi.new("struct xp_counters *")
-        self.scratch = ffi.new("uint32_t[]", capacity)
-        self.attention = ffi.new("uint32_t *")
-        self.worker = ffi.new("struct xp_worker *", {
-            "xsk": self.xsk, "umem": self.umem, "batch": self.batch.c, "multi_buffer": 1,
-            "default_verdict": DROP, "control_fd": -1, "attention": self.attention,
-            "counters": self.counters, "tx_scratch": self.scratch,
-        })  # fmt: skip
-        assert lib.xp_adopt(self.xsk, self.umem, ffi.new("uint8_t[]", N_FRAMES)) == 0
+        super().__init__(N_FRAMES, tx_size, batch=capacity)
+        self.worker.multi_buffer = 1
         lib.xp_refill(self.worker)
-
-    def count(self, name: str) -> int:
-        names = [
-            ffi.string(lib.xp_counter_names[i].name).decode() for i in range(lib.xp_n_counters)
-        ]
-        return int(ffi.cast("uint64_t *", self.counters)[names.index(name)])
 
     def arrives(self, pieces: Sequence[bytes], *, whole: bool = True) -> None:
         """Put a packet on the rx ring, a frame for each piece; the last may still be to come."""

@@ -183,24 +183,31 @@ uint32_t xp_completion_consume(struct xp_ring *completion, uint64_t *addrs, uint
 uint32_t xp_tx_submit(struct xp_ring *tx, const uint64_t *addrs, const uint32_t *lens, uint32_t n);
 uint32_t xp_rx_consume(struct xp_ring *rx, uint64_t *addrs, uint32_t *lens, uint32_t n);
 
-/* loop.c */
+/* recover.c */
 uint64_t xp_frame_addr(const struct xp_umem *umem, uint32_t frame);
 int xp_adopt(struct xp_xsk *xsk, struct xp_umem *umem, uint8_t *marks);
 int xp_held_by_kernel(const struct xp_xsk *xsk);
 void xp_reconcile(struct xp_worker *w);
 void xp_abandon(struct xp_worker *w);
-void xp_refill(struct xp_worker *w);
+
+/* receive.c */
 int xp_receive(struct xp_worker *w);
+
+/* send.c */
 void xp_dispatch(struct xp_worker *w);
+void xp_take_back(struct xp_worker *w);
 void xp_reclaim(struct xp_worker *w);
-void xp_service(struct xp_worker *w);
 uint32_t xp_transmit(struct xp_worker *w, const uint8_t *packets, const uint64_t *offsets,
 		     const int32_t *lens, uint32_t n);
+int xp_drain_tx(struct xp_worker *w, uint32_t timeout_ms);
+
+/* loop.c */
+void xp_refill(struct xp_worker *w);
+void xp_service(struct xp_worker *w);
 void xp_wait(struct xp_worker *w);
 void xp_run_stages(struct xp_batch *batch, struct xp_stage *stages, uint32_t n);
 int xp_cycle(struct xp_worker *w);
 int xp_run(struct xp_worker *w);
-int xp_drain_tx(struct xp_worker *w, uint32_t timeout_ms);
 void xp_publish(struct xp_worker *w);
 
 /* batch.c */

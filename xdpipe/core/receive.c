@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From the rx ring into the batch. */
+#include <string.h>
+
+#include "frames.h"
+#include "hints.h"
+
+/*
+ * Read what the NIC told of the packets of the batch. Frames hold nothing else where hints stand, in
+ * the kernel's headroom, and a link either gets them before every packet or before none: so what
+ * has the mark is this packet's.
+ */
+static void read_hints(struct xp_batch *b)
+{
+	for (uint32_t i = 0; i < b->n; i++) {
+		struct xp_hints hints = {0};
+
+		if (b->addr[i] >= sizeof(hints))
+			memcpy(&hints, b->base + b->addr[i] - sizeof(hints), sizeof(hints));
+		if (hints.magic != XP_HINTS_MAGIC)
+			memset(&hints, 0, sizeof(hints));
+		b->nic_told[i] = (uint8_t)hints.present;
+		b->nic_hash[i] = hints.hash;
+		b->nic_time_ns[i] = hints.time_ns;
+		b->nic_vlan_tci[i] = hints.vlan_tci;
+	}
+}
+
+/*
+ * Put the packet on the rx ring whose descriptors are [first, first + n_frames) into the batch, as
+ * its packet i.
+ */
+static uint32_t take_packet(struct xp_batch *b, uint32_t i, const struct xp_ring *rx, uint32_t first,
+			    uint32_t n_frames, uint64_t now)
+{
+	const struct xdp_desc *d = ring_desc(rx, first);
+	uint32_t len = d->len;
+
+	b->addr[i] = xp_desc_addr(d->addr);
+	b->head_len[i] = (int32_t)len;
+	b->time_ns[i] = now;
+	b->n_frames[i] = (uint8_t)n_frames;
+	b->more[i] = b->n_more;
+	for (uint32_t k = 1; k < n_frames; k++) {
+		d = ring_desc(rx, first + k);
+		b->more_addr[b->n_more] = xp_desc_addr(d->addr);
+		b->more_len[b->n_more++] = (int32_t)d->len;
+		len += d->len;
+	}
+	b->len[i] = (int32_t)len;
+	b->verdict[i] = XP_UNDECIDED;
+	return len;
+}
+
+/* The batch is made of n descriptors: count its packets, and give the descriptors back. */
+static int finish_receive(struct xp_worker *w, uint32_t n, uint64_t bytes)
+{
+	struct xp_counters *c = w->counters;
+	struct xp_batch *b = w->batch;
+	uint32_t more = n - b->n;
+
+	if (w->hints)
+		read_hints(b);
+	if (w->multi_buffer)
+		announce(&c->next_received, c->received + b->n, c->received_more + more);
+	ring_release(&w->xsk->rx, n);
+	c->received += b->n;
+	c->received_more += more;
+	c->received_bytes += bytes;
+	c->batches++;
+	return (int)b->n;
+}
+
+/* xp_receive where packets may come in several frames: only whole packets are taken. */
+static int receive_multi_buffer(struct xp_worker *w)
+{
+	struct xp_ring *rx = &w->xsk->rx;
+	struct xp_batch *b = w->batch;
+	uint32_t first = rx->cached_consumer;
+	uint32_t there = ring_peek(rx, rx->size);
+	uint32_t used = 0, end = 0;
+	uint64_t bytes = 0;
+	uint64_t now = there ? now_ns(CLOCK_REALTIME) : 0;
+
+	b->n = b->n_more = 0;
+	while (b->n < b->capacity) {
+		while (end < there && ring_desc(rx, first + end)->options & XDP_PKT_CONTD)
+			end++;
+		if (end == there || b->n_more + end - used > b->more_capacity)
+			break;
+		end++;
+		bytes += take_packet(b, b->n++, rx, first + used, end - used, now);
+		used = end;
+	}
+	if (b->n == 0)
+		return 0;
+	return finish_receive(w, used, bytes);
+}
+
+/*
+ * Take up to batch->capacity packets from the rx ring into the batch, which owns their frames
+ * then. Returns how many.
+ */
+int xp_receive(struct xp_worker *w)
+{
+	struct xp_ring *rx = &w->xsk->rx;
+	struct xp_batch *b = w->batch;
+	uint32_t first = rx->cached_consumer;
+	uint64_t bytes = 0;
+	uint32_t n;
+	uint64_t now;
+
+	if (w->multi_buffer)
+		return receive_multi_buffer(w);
+	n = ring_peek(rx, b->capacity);
+	b->n = n;
+	if (n == 0)
+		return 0;
+	now = now_ns(CLOCK_REALTIME);
+	for (uint32_t i = 0; i < n; i++) {
+		const struct xdp_desc *d = ring_desc(rx, first + i);
+
+		b->addr[i] = xp_desc_addr(d->addr);
+		b->len[i] = (int32_t)d->len;
+		b->head_len[i] = (int32_t)d->len;
+		b->time_ns[i] = now;
+		bytes += d->len;
+	}
+	memset(b->verdict, XP_UNDECIDED, n);
+	memset(b->n_frames, 1, n);
+	return finish_receive(w, n, bytes);
+}

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Out of the batch by verdict, to the tx ring, and back from the completion ring. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "frames.h"
+
+#define SEND_CALLS_MAX 64 /* in a row, so that a tx ring that does not drain holds nobody up */
+
+/* Ask the kernel to send. Copy mode sends within the call, a budget of packets at a time. */
+static void kick_tx(struct xp_worker *w)
+{
+	struct xp_counters *c = w->counters;
+	struct xp_ring *tx = &w->xsk->tx;
+	uint32_t before = __atomic_load_n(tx->consumer, __ATOMIC_ACQUIRE);
+
+	for (int i = 0; i < SEND_CALLS_MAX; i++) {
+		uint32_t after;
+
+		if (before == tx->cached_producer)
+			return;
+		if (!ring_needs_wakeup(tx) && !w->always_wake && !w->busy_poll)
+			return;
+		c->wakeups++;
+		if (sendto(w->xsk->fd, NULL, 0, MSG_DONTWAIT, NULL, 0) < 0) {
+			if (errno == EBUSY) { /* completed, but the device dropped it */
+				c->tx_dropped++;
+			} else if (errno != EAGAIN && errno != ENOBUFS) {
+				c->tx_errors++;
+				c->tx_errno = (uint64_t)errno;
+				return;
+			}
+		}
+		after = __atomic_load_n(tx->consumer, __ATOMIC_ACQUIRE);
+		if (after == before) /* no room on completion, or the device is full: later */
+			return;
+		before = after;
+	}
+}
+
+/* Take frames that were sent from the completion ring to the free list. */
+void xp_take_back(struct xp_worker *w)
+{
+	struct xp_counters *c = w->counters;
+	struct xp_umem *umem = w->umem;
+	struct xp_ring *completion = &w->xsk->completion;
+	uint32_t first = completion->cached_consumer;
+	uint32_t n = ring_peek(completion, completion->size), n_packets = n;
+
+	for (uint32_t i = 0; i < n; i++) {
+		uint64_t frame = frame_of(umem, xp_desc_addr(*ring_addr(completion, first + i)));
+
+		if (w->multi_buffer)
+			n_packets -= !*is_last(umem, frame);
+		umem->free[umem->n_free++] = frame;
+	}
+	if (w->multi_buffer)
+		announce(&c->next_tx_completed, c->tx_completed + n_packets,
+			 c->tx_completed_more + n - n_packets);
+	ring_release(completion, n);
+	c->tx_completed += n_packets;
+	c->tx_completed_more += n - n_packets;
+}
+
+/* Write packet i of the batch to the tx ring, from index `at` on; there is room. */
+static void write_tx(const struct xp_worker *w, uint32_t i, uint32_t at)
+{
+	const struct xp_batch *b = w->batch;
+	uint32_t n_frames = b->n_frames[i], more = b->more[i];
+
+	for (uint32_t k = 0; k < n_frames; k++) {
+		struct xdp_desc *d = ring_desc(&w->xsk->tx, at + k);
+		int last = k + 1 == n_frames;
+
+		d->addr = k ? b->more_addr[more + k - 1] : b->addr[i];
+		d->len = (uint32_t)(k ? b->more_len[more + k - 1] : b->head_len[i]);
+		d->options = last ? 0 : XDP_PKT_CONTD;
+		*is_last(w->umem, frame_of(w->umem, d->addr)) = (uint8_t)last;
+	}
+}
+
+/*
+ * On the tx ring are `sent` more packets, in n descriptors, of n_tx that were to be sent: count them,
+ * and show them to the kernel.
+ */
+static void finish_send(struct xp_worker *w, uint32_t n_tx, uint32_t sent, uint32_t n)
+{
+	struct xp_counters *c = w->counters;
+	uint32_t more = n - sent;
+
+	if (w->multi_buffer)
+		announce(&c->next_tx_submitted, c->tx_submitted + sent,
+			 c->tx_submitted_more + more);
+	ring_submit(&w->xsk->tx, n);
+	c->verdict_tx += n_tx;
+	c->tx_submitted += sent;
+	c->tx_submitted_more += more;
+	c->tx_no_room += n_tx - sent;
+}
+
+/*
+ * Put n_tx packets of the batch, by w->tx_scratch, on the tx ring, where packets may have several
+ * frames; free those that there is no room for.
+ */
+static void send_multi_buffer(struct xp_worker *w, uint32_t n_tx)
+{
+	struct xp_batch *b = w->batch;
+	struct xp_ring *tx = &w->xsk->tx;
+	uint32_t wanted = 0, used = 0, sent = 0, first, room;
+
+	for (uint32_t i = 0; i < n_tx; i++)
+		wanted += b->n_frames[w->tx_scratch[i]];
+	room = ring_reserve(tx, wanted);
+	first = tx->cached_producer;
+	for (uint32_t i = 0; i < n_tx; i++) {
+		uint32_t at = w->tx_scratch[i];
+
+		if (sent == i && used + b->n_frames[at] <= room) { /* else later ones go first */
+			write_tx(w, at, first + used);
+			used += b->n_frames[at];
+			sent++;
+		} else {
+			free_packet(w->umem, b, at);
+		}
+	}
+	finish_send(w, n_tx, sent, used);
+}
+
+/* The same where each packet is one frame. */
+static void send_single(struct xp_worker *w, uint32_t n_tx)
+{
+	struct xp_batch *b = w->batch;
+	struct xp_ring *tx = &w->xsk->tx;
+	uint32_t sent = ring_reserve(tx, n_tx), first = tx->cached_producer;
+
+	for (uint32_t i = 0; i < n_tx; i++) {
+		uint32_t at = w->tx_scratch[i];
+
+		if (i < sent) {
+			struct xdp_desc *d = ring_desc(tx, first + i);
+
+			d->addr = b->addr[at];
+			d->len = (uint32_t)b->len[at];
+			d->options = 0;
+		} else {
+			free_packet(w->umem, b, at);
+		}
+	}
+	finish_send(w, n_tx, sent, sent);
+}
+
+/*
+ * Give every packet of the batch what its verdict says: DROP frees its frame, TX puts it on the
+ * tx ring, or frees and counts it where that is full. The batch owns nothing afterwards.
+ */
+void xp_dispatch(struct xp_worker *w)
+{
+	struct xp_counters *c = w->counters;
+	struct xp_batch *b = w->batch;
+	uint8_t rest = (uint8_t)w->default_verdict;
+	uint32_t n_tx = 0, n_drop = 0, n_invalid = 0;
+
+	for (uint32_t i = 0; i < b->n; i++) {
+		uint8_t v = b->verdict[i] == XP_UNDECIDED ? rest : b->verdict[i];
+
+		if (v == XP_TX) {
+			w->tx_scratch[n_tx++] = i;
+			continue;
+		}
+		if (v == XP_DROP)
+			n_drop++;
+		else
+			n_invalid++;
+		free_packet(w->umem, b, i);
+	}
+	c->verdict_drop += n_drop;
+	c->verdict_invalid += n_invalid;
+	b->n = 0;
+	if (n_tx == 0)
+		return;
+	if (w->multi_buffer)
+		send_multi_buffer(w, n_tx);
+	else
+		send_single(w, n_tx);
+}
+
+/* Have the kernel send what is on the tx ring, and take back the frames of what it has sent. */
+void xp_reclaim(struct xp_worker *w)
+{
+	if (in_flight(w) == 0)
+		return;
+	kick_tx(w);
+	xp_take_back(w);
+}
+
+/*
+ * Copy packets that lie elsewhere into free frames and send them, as many as there are frames and
+ * room for; none may be longer than a frame. Returns how many were submitted. For sockets that
+ * only send: their frames do not go to the fill ring.
+ */
+uint32_t xp_transmit(struct xp_worker *w, const uint8_t *packets, const uint64_t *offsets,
+		     const int32_t *lens, uint32_t n)
+{
+	struct xp_umem *umem = w->umem;
+	struct xp_ring *tx = &w->xsk->tx;
+	uint32_t first;
+
+	xp_reclaim(w);
+	if (n > umem->n_free)
+		n = umem->n_free;
+	n = ring_reserve(tx, n);
+	first = tx->cached_producer;
+	for (uint32_t i = 0; i < n; i++) {
+		struct xdp_desc *d = ring_desc(tx, first + i);
+
+		d->addr = umem->free[--umem->n_free];
+		d->len = (uint32_t)lens[i];
+		d->options = 0;
+		memcpy(umem->base + d->addr, packets + offsets[i], d->len);
+	}
+	ring_submit(tx, n);
+	w->counters->tx_submitted += n;
+	xp_reclaim(w);
+	return n;
+}
+
+/*
+ * Wait until what was submitted is sent; count what is not within timeout_ms as abandoned.
+ * Returns how many packets that is. The last thing a worker does with its socket.
+ */
+int xp_drain_tx(struct xp_worker *w, uint32_t timeout_ms)
+{
+	struct xp_counters *c = w->counters;
+	uint64_t end = now_ns(CLOCK_MONOTONIC) + timeout_ms * 1000000ull;
+
+	do
+		xp_reclaim(w);
+	while (in_flight(w) != 0 && now_ns(CLOCK_MONOTONIC) < end);
+	c->tx_abandoned = c->tx_submitted - c->tx_completed;
+	xp_publish(w);
+	return (int)c->tx_abandoned;
+}
