@@ -13,7 +13,6 @@ worker, and what the host takes from it). testpmd has none, since it spins.
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,15 +20,17 @@ from pathlib import Path
 
 import harness
 from generator import Generator
-from pyroute2 import IPRoute
 from running import RunningPipeline
 from testpmd import Testpmd, hugepages
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from vm.cache import VmError
+from vm.inside import find_nic, take_nic
+from vm.session import Wanted, run
 from xdpipe.link import Link
-from xdpipe.netns import Namespace, VethEnd, configure
+from xdpipe.netns import Namespace, VethEnd
 
-ROOT = Path(__file__).resolve().parents[1]
-DRIVERS = {"igb": "igb", "virtio": "virtio_net"}  # by the VM's name of the kind
+KINDS = ("igb", "virtio")
 SIZES = (60, 1400)  # bytes without the FCS
 OFFERED_PPS = 600_000  # about twice what is received
 PACKAGES = ("dpdk-dev", "librte-net-af-xdp25")
@@ -76,25 +77,15 @@ class Nic:
 
     def __init__(self, kind: str, tap: str) -> None:
         self.host, self._tap = Namespace(), tap
-        found = [link for link in Link.all() if (link.driver, link.mac) == (DRIVERS[kind], MAC)]
-        if not found:
+        nic = find_nic(kind, MAC)
+        if nic is None:
             harness.fail(f"this VM has no {kind}")
-        [link] = found
-        device = Path(f"/sys/class/net/{link.name}/device").resolve()
+        device = Path(f"/sys/class/net/{nic.name}/device").resolve()
         # of virtio that is the device on the PCI device
         self._irqs = next(
             p / "msi_irqs" for p in (device, device.parent) if (p / "msi_irqs").exists()
         )
-        with IPRoute() as route:
-            route.link("set", index=link.index, state="down")
-            route.link("set", index=link.index, net_ns_fd=self.host.fd)
-        self.host.call(lambda: self._dress(link.index))
-
-    def _dress(self, index: int) -> None:
-        with IPRoute() as route:
-            route.link("set", index=index, ifname="h0")
-        subprocess.run(["ethtool", "-L", "h0", "combined", "1"], check=False, capture_output=True)
-        configure(VethEnd("h0", self.host))
+        take_nic(nic, VethEnd("h0", self.host), n_queues=1)
 
     def settle(self) -> None:
         """Wait for the carrier, which goes at each attach, and have its interrupts on CPU 1."""
@@ -150,7 +141,7 @@ def inside(rounds: int, seconds: float) -> None:
     """Measure, and leave the results for the host."""
     contestants: dict[str, harness.Measure] = {}
     with hugepages():
-        for place, kind in enumerate(DRIVERS):
+        for place, kind in enumerate(KINDS):
             nic = Nic(kind, f"fed{place}")
             for mode in ("zerocopy", "copy"):
                 contestants[f"{kind} {mode}"] = (
@@ -181,13 +172,10 @@ def serve(namespace: Namespace, out: Path) -> None:
 def outside() -> None:
     """Start the VM, let it measure, and tell what came of it."""
     given = harness.options(__doc__.splitlines()[0])
-    sys.path.insert(0, str(ROOT))
-    from vm.cache import VmError
-    from vm.session import Wanted, run
 
     with tempfile.TemporaryDirectory() as name:
         wanted = Wanted(
-            tuple(DRIVERS), n_queues=1, out=Path(name), packages=PACKAGES, fed=True
+            KINDS, n_queues=1, out=Path(name), packages=PACKAGES, fed=True
         )  # fmt: skip
         command = [
             "python",
@@ -204,7 +192,7 @@ def outside() -> None:
             harness.fail(f"in the VM: exit code {done.status} {' '.join(done.trouble)}")
         results = json.loads(Path(name, "results").read_text())
     rows = []
-    for kind in DRIVERS:
+    for kind in KINDS:
         for size in SIZES:
             zero_copy, copy, testpmd = (
                 harness.series(results[f"{kind} {name}"], str(size))

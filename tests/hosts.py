@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyroute2 import IPRoute
 
+from vm.inside import find_nic, take_nic
 from xdpipe.link import Link
-from xdpipe.netns import Namespace, VethEnd, configure, veth_pair
+from xdpipe.netns import Namespace, VethEnd, veth_pair
 from xdpipe.rundir import RunDir
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -206,11 +206,8 @@ def nic_bench(kind: str, tmp_path: Path) -> Iterator[Bench]:
     """Make a host and a client, joined by the VM's pair of NICs of this kind, two queues each."""
     host, client = Namespace(), Namespace()
     for end in ends(host, client):
-        index = until(functools.partial(_find_nic, kind, end.mac), f"the {kind} of {end.name}")
-        with IPRoute() as route:
-            route.link("set", index=index, state="down")
-            route.link("set", index=index, net_ns_fd=end.namespace.fd)
-        end.namespace.call(functools.partial(_dress, index, end))
+        nic = until(functools.partial(find_nic, kind, end.mac), f"the {kind} of {end.name}")
+        take_nic(nic, end, n_queues=2)
     bench = Bench(host, client, tmp_path / "run")
     for end in ends(host, client):
         look = functools.partial(Link.find, end.name)
@@ -220,21 +217,3 @@ def nic_bench(kind: str, tmp_path: Path) -> Iterator[Bench]:
     finally:
         stop_all(bench)
         close(bench)  # which gives the NICs back
-
-
-def _find_nic(kind: str, mac: str | None) -> int | None:
-    driver = {"virtio": "virtio_net"}.get(kind, kind)
-    found = [link.index for link in Link.all() if (link.driver, link.mac) == (driver, mac)]
-    return found[0] if found else None
-
-
-def _dress(index: int, end: VethEnd) -> None:
-    with IPRoute() as route:
-        route.link("set", index=index, ifname=end.name)
-    for settings in (
-        ["-L", end.name, "combined", "2"],
-        ["-N", end.name, "rx-flow-hash", "udp4", "sdfn"],  # spread flows of one pair of hosts
-        ["-N", end.name, "rx-flow-hash", "udp6", "sdfn"],
-    ):  # what a driver has so already, or has not at all, it refuses
-        subprocess.run(["ethtool", *settings], check=False, capture_output=True)
-    configure(end)

@@ -128,19 +128,14 @@ class SteerProgram:
         self.redirect_errors_known = False
         path = Path(program_source("steer.c"))
         kfuncs = function_ids(_KFUNCS) if hints_of else {}
-        defines = [
-            *(["#define XP_FRAGS"] if multi_buffer else []),
-            *(["#define XP_HINTS"] if hints_of else []),
-            *(
-                f"#define {_KFUNCS[name]} {_FIRST_KFUNC + number}"
-                for name, number in kfuncs.items()
-            ),
-        ]
+        prologue = _prologue(
+            steering, guard, n_queues, multi_buffer=multi_buffer, hints=bool(hints_of),
+            kfuncs=kfuncs,
+        )  # fmt: skip
         flags = XDP_HAS_FRAGS if multi_buffer else 0
         flags |= XDP_DEV_BOUND_ONLY if hints_of else 0
-        source = "\n".join([*defines, _prologue(steering, guard, n_queues), path.read_text()])
         try:
-            with Module(source, path.parent) as module:
+            with Module(prologue + path.read_text(), path.parent) as module:
 
                 def take_map(name: str) -> Map:
                     self._owned.append(taken := module.map(name))
@@ -259,7 +254,15 @@ class SteerProgram:
         self.close()
 
 
-def _prologue(steering: Steering, guard: Guard | None, n_queues: int) -> str:
+def _prologue(
+    steering: Steering,
+    guard: Guard | None,
+    n_queues: int,
+    *,
+    multi_buffer: bool,
+    hints: bool,
+    kfuncs: Mapping[str, int],
+) -> str:
     """Return the C that stands before bpf/steer.c; it is described there."""
     from xdpipe.filter import Filter
 
@@ -274,5 +277,12 @@ def _prologue(steering: Steering, guard: Guard | None, n_queues: int) -> str:
             "#define XP_GUARD",
             f"#define XP_SSH_PEERS4(X) {' '.join(peers[4])}",
             f"#define XP_SSH_PEERS6(X) {' '.join(peers[6])}",
+        ]
+    if multi_buffer:
+        lines.append("#define XP_FRAGS")
+    if hints:
+        lines.append("#define XP_HINTS")
+        lines += [
+            f"#define {_KFUNCS[name]} {_FIRST_KFUNC + number}" for name, number in kfuncs.items()
         ]
     return "\n".join(lines) + "\n"

@@ -103,7 +103,9 @@ def test_a_killed_worker_loses_whole_packets_and_they_are_counted(jumbo: Bench) 
 
     def serving() -> bool:
         now = running.status()
-        return now is not None and all(w["state"] == "serving" for w in now["workers"])
+        return now is not None and all(
+            (w["state"], w["restarts"]) == ("serving", 1) for w in now["workers"]
+        )
 
     until(serving, "other workers serve")
     echoes(jumbo, CLIENT4, HOST4, [8900], rounds=8)
