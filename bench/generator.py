@@ -20,8 +20,9 @@ from pathlib import Path
 
 from harness import waited
 
-from xdpipe.bpf_compile import Module
+from xdpipe.bpf_cache import compiled
 from xdpipe.bpf_link import XdpLink
+from xdpipe.bpf_module import Module
 from xdpipe.bpf_program import PASS, TEST_XDP_LIVE_FRAMES, Program
 from xdpipe.link import Link
 from xdpipe.resources import program_source
@@ -58,7 +59,7 @@ class Generator:
         head = f"#define XP_OUT_IFINDEX {link.index}\n#define XP_N_FLOWS {N_FLOWS}\n"
         self._packet, self._ingress = template(size), loopback.index
         self._open = ExitStack()
-        with Module(head + path.read_text(), path.parent) as module:
+        with Module(compiled(head + path.read_text(), path.parent)) as module:
             self._program = self._open.enter_context(module.load("generate"))
         # A program that is attached nowhere costs 24 ms of RCU waiting a call
         # (bpf_prog_test_run_xdp changes the dispatcher); lo of this private namespace is as good

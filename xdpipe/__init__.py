@@ -1,11 +1,16 @@
 """xdpipe: AF_XDP packet processing for Python, a queue, a core and a chain of stages at a time."""
 
-from xdpipe.batch import ABSENT, Batch
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from xdpipe.errors import XdpipeError
-from xdpipe.pipeline import Pipeline
 from xdpipe.stage import NativeStage, Stage
 from xdpipe.steering import Steering
 from xdpipe.verdict import DROP, TX, Verdict
+
+if TYPE_CHECKING:
+    from xdpipe.batch import ABSENT, Batch
+    from xdpipe.pipeline import Pipeline
 
 __version__ = "0.1.0"
 
@@ -21,3 +26,12 @@ __all__ = [
     "Verdict",
     "XdpipeError",
 ]
+
+_LATER = {"ABSENT": "xdpipe.batch", "Batch": "xdpipe.batch", "Pipeline": "xdpipe.pipeline"}
+"""Imported when asked for (PEP 562): with them comes numpy, which the supervisor has no use for."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATER[name]), name)

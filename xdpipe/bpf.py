@@ -35,7 +35,11 @@ _U32, _U64 = ctypes.c_uint32, ctypes.c_uint64
 
 
 class _MapCreate(ctypes.Structure):
-    _fields_ = (("map_type", _U32), ("key_size", _U32), ("value_size", _U32), ("n_entries", _U32))
+    _fields_ = (
+        ("map_type", _U32), ("key_size", _U32), ("value_size", _U32), ("max_entries", _U32),
+        ("map_flags", _U32), ("inner_map_fd", _U32), ("numa_node", _U32),
+        ("map_name", ctypes.c_char * 16),
+    )  # fmt: skip
 
 
 class _MapElement(ctypes.Structure):
@@ -46,12 +50,12 @@ class _InfoByFd(ctypes.Structure):
     _fields_ = (("bpf_fd", _U32), ("info_len", _U32), ("info", _U64))
 
 
-class _MapInfo(ctypes.Structure):
-    """struct bpf_map_info as far as the sizes."""
+class MapInfo(ctypes.Structure):
+    """struct bpf_map_info as far as the flags."""
 
     _fields_ = (
         ("type", _U32), ("id", _U32), ("key_size", _U32), ("value_size", _U32),
-        ("max_entries", _U32),
+        ("max_entries", _U32), ("map_flags", _U32),
     )  # fmt: skip
 
 
@@ -146,16 +150,39 @@ class Map(Descriptor):
     """A map with 32-bit keys: array, per-CPU array, XSKMAP.
 
     Attributes:
+        info: what the kernel says of it.
         id: the kernel's number for it.
         value_size: bytes of a value, as declared in C.
     """
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
-        info = _MapInfo()
-        get_info(fd, info, "ask for a map")
-        self.id: int = info.id
-        self.value_size: int = info.value_size
+        self.info = MapInfo()
+        get_info(fd, self.info, "ask for a map")
+        self.id: int = self.info.id
+        self.value_size: int = self.info.value_size
+
+    @classmethod
+    def make(
+        cls, name: str, map_type: int, key_size: int, value_size: int, n_entries: int, flags: int
+    ) -> Self:
+        """Make a map.
+
+        Args:
+            name: seen by others, as far as its first 15 characters.
+            map_type: enum bpf_map_type.
+            key_size: bytes.
+            value_size: bytes.
+            n_entries: at the most.
+            flags: BPF_F_*.
+
+        Raises:
+            BpfError: not permitted, or refused.
+        """
+        attributes = _MapCreate(
+            map_type, key_size, value_size, n_entries, flags, map_name=name.encode()[:15]
+        )
+        return cls(call(_MAP_CREATE, attributes, f"make the map {name}"))
 
     def _element(self, key: int, value: ctypes.Array[ctypes.c_char] | None) -> _MapElement:
         self._key = _U32(key)  # kept until the call is over

@@ -17,22 +17,24 @@ for, or to trust. (Links to each single header instead cost 30 to 600 ms, as the
 
 import atexit
 import contextlib
+import ctypes
 import json
 import os
 import platform
 import sysconfig
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Self
+from typing import Any
 
 from xdpipe.bpf import Map, require_privilege
-from xdpipe.bpf_program import PROG_TYPE_XDP, Program, call_kfuncs
+from xdpipe.bpf_module import Compiled, MapSpec, renumber_maps
 from xdpipe.errors import XdpipeError
 
-_INCLUDE = Path("/usr/include")
+INCLUDE = Path("/usr/include")
+"""Where linux-libc-dev's headers are."""
 
 _KCONFIG = """\
 #define CONFIG_BPF_SYSCALL 1
@@ -106,10 +108,10 @@ def kernel_tree() -> Iterator[tuple[Path, list[str]]]:
     """
     machine = platform.machine()
     multiarch = sysconfig.get_config_var("MULTIARCH") or f"{machine}-linux-gnu"
-    asm = _INCLUDE / multiarch  # elsewhere than with Debian and its kin, asm/ is in /usr/include
-    if not (_INCLUDE / "linux/if_ether.h").is_file():
+    asm = INCLUDE / multiarch  # elsewhere than with Debian and its kin, asm/ is in /usr/include
+    if not (INCLUDE / "linux/if_ether.h").is_file():
         raise XdpipeError(
-            f"no kernel headers for user space in {_INCLUDE}; install them: "
+            f"no kernel headers for user space in {INCLUDE}; install them: "
             "apt-get install linux-libc-dev"
         )
     with tempfile.TemporaryDirectory(prefix="xdpipe-kernel-") as name:
@@ -124,92 +126,64 @@ def kernel_tree() -> Iterator[tuple[Path, list[str]]]:
             (tree / path).parent.mkdir(parents=True, exist_ok=True)
             (tree / path).write_text(text)
         (tree / "rest").mkdir()
-        (tree / "rest/uapi").symlink_to(_INCLUDE)
-        yield tree, [f"-idirafter{directory}" for directory in (tree / "rest", _INCLUDE, asm)]
+        (tree / "rest/uapi").symlink_to(INCLUDE)
+        yield tree, [f"-idirafter{directory}" for directory in (tree / "rest", INCLUDE, asm)]
 
 
-class Module:
-    """A compiled file of C: its functions as bytecode, and its maps, made already.
+def compile_source(source: str, include: Path) -> Compiled:
+    """Compile.
 
-    A context manager. Programs and maps taken from it stay when it is closed; what was taken from
-    nowhere is gone then.
+    Args:
+        source: C, with bcc's macros for maps.
+        include: directory of its own headers.
+
+    Raises:
+        CompileError: clang refuses it.
+        XdpipeError: bcc or the headers are missing; not permitted.
     """
+    bcc = import_bcc()
+    require_privilege()
+    with _lock, kernel_tree() as (tree, options), _environment(tree), _stderr() as said:
+        # -Wno-everything: bcc's own headers warn under newer clangs.
+        cflags = [f"-I{include.resolve()}", *options, "-Wno-everything"]
+        try:
+            module: Any = bcc.BPF(text=source.encode(), cflags=cflags)
+        except Exception as error:
+            raise CompileError(_first_error(said(), error)) from error
+    try:
+        return _take(bcc.lib, module)
+    finally:
+        # bcc keeps each module, and with it the maps that it made, until the process ends, unless
+        # told otherwise.
+        atexit.unregister(module.cleanup)
+        module.cleanup()
 
-    def __init__(self, source: str, include: Path) -> None:
-        """Compile.
 
-        Args:
-            source: C, with bcc's macros for maps.
-            include: directory of its own headers.
-
-        Raises:
-            CompileError: clang refuses it.
-            XdpipeError: bcc or the headers are missing; not permitted.
-        """
-        bcc = import_bcc()
-        require_privilege()
-        self._lib: Any = bcc.lib
-        with _lock, kernel_tree() as (tree, options), _environment(tree), _stderr() as said:
-            # -Wno-everything: bcc's own headers warn under newer clangs.
-            cflags = [f"-I{include.resolve()}", *options, "-Wno-everything"]
-            try:
-                self._bpf: Any = bcc.BPF(text=source.encode(), cflags=cflags)
-            except Exception as error:
-                raise CompileError(_first_error(said(), error)) from error
-        # bcc keeps each module until the process ends, unless told otherwise.
-        atexit.unregister(self._bpf.cleanup)
-
-    def load(
-        self,
-        function: str,
-        *,
-        name: str = "",
-        prog_type: int = PROG_TYPE_XDP,
-        flags: int = 0,
-        ifindex: int = 0,
-        kfuncs: Mapping[int, int] | None = None,
-    ) -> Program:
-        """Load a function as a program, by its own name or another.
-
-        Args:
-            function: in the source.
-            name: seen by others; the function's if empty.
-            prog_type: PROG_TYPE_*.
-            flags: such as XDP_HAS_FRAGS.
-            ifindex: of the interface that it is bound to, with XDP_DEV_BOUND_ONLY.
-            kfuncs: see call_kfuncs.
-
-        Raises:
-            BpfError: not permitted, or the verifier refused.
-        """
-        code = call_kfuncs(self._bpf.dump_func(function.encode()), kfuncs or {})
-        return Program.load(
-            code, name or function, prog_type=prog_type, flags=flags, ifindex=ifindex
-        )
-
-    def map(self, name: str) -> Map:
-        """Return a map, by a descriptor of its own."""
-        fd = self._lib.bpf_table_fd(self._bpf.module, name.encode())
-        if fd < 0:
-            raise XdpipeError(f"no map {name} in the program")
-        return Map(os.dup(fd))
-
-    def fields(self, name: str) -> tuple[str, ...]:
-        """Return the names of the fields of a map's value, a struct, in order."""
-        description = json.loads(self._lib.bpf_table_leaf_desc(self._bpf.module, name.encode()))
-        return tuple(field[0] for field in description[1])
-
-    def close(self) -> None:
-        """Free the compiler's memory and close its descriptors. May be called twice."""
-        bpf, self._bpf = self._bpf, None
-        if bpf is not None:
-            bpf.cleanup()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+def _take(lib: Any, module: Any) -> Compiled:
+    """Copy what bcc holds (bcc's bpf_common.h; its Python module knows some of it only by name)."""
+    lib.bpf_num_tables.restype = lib.bpf_table_fd_id.restype = ctypes.c_int
+    lib.bpf_num_tables.argtypes = [ctypes.c_void_p]
+    lib.bpf_table_fd_id.argtypes = lib.bpf_table_name.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    lib.bpf_table_name.restype = ctypes.c_char_p
+    maps: list[MapSpec] = []
+    places: dict[int, int] = {}
+    for place in range(lib.bpf_num_tables(module.module)):
+        name: bytes = lib.bpf_table_name(module.module, place)
+        fd = lib.bpf_table_fd_id(module.module, place)
+        with Map(os.dup(fd)) as made:
+            info = made.info
+        leaf = json.loads(lib.bpf_table_leaf_desc(module.module, name))
+        fields = tuple(field[0] for field in leaf[1]) if isinstance(leaf, list) else ()
+        places[fd] = place
+        maps.append(MapSpec(
+            name.decode(), info.type, info.key_size, info.value_size, info.max_entries,
+            info.map_flags, fields,
+        ))  # fmt: skip
+    functions = {}
+    for number in range(lib.bpf_num_functions(module.module)):
+        name = lib.bpf_function_name(module.module, number)
+        functions[name.decode()] = renumber_maps(module.dump_func(name), places)
+    return Compiled(functions, tuple(maps))
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from dataclasses import asdict, dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,8 @@ import numpy as np
 from xdpipe.batch import COLUMNS
 from xdpipe.core._core import ffi, lib
 from xdpipe.errors import XdpipeError
-from xdpipe.stage import ERRORS, NS, OWN, PACKETS, NativeStage, Stage
+from xdpipe.stage import ERRORS, NS, PACKETS, NativeStage, Stage
+from xdpipe.stage_info import StageInfo, read_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,29 +24,6 @@ if TYPE_CHECKING:
 
 class ChainError(XdpipeError):
     """A chain that cannot work, with the cure."""
-
-
-@dataclass(frozen=True)
-class StageInfo:
-    """What others need to know of a stage to read its counts: it crosses process borders."""
-
-    name: str
-    native: bool
-    counters: tuple[str, ...]
-
-    @property
-    def n_counts(self) -> int:
-        """How many uint64 its counts take."""
-        return OWN + len(self.counters)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a form that JSON gives back the same."""
-        return {**asdict(self), "counters": list(self.counters)}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> StageInfo:
-        """Undo to_dict."""
-        return cls(data["name"], data["native"], tuple(data["counters"]))
 
 
 def describe(stages: Sequence[Any]) -> tuple[StageInfo, ...]:
@@ -90,26 +67,6 @@ def describe(stages: Sequence[Any]) -> tuple[StageInfo, ...]:
         name = f"{stage.name}#{twins + 1}" if twins else stage.name
         infos.append(StageInfo(name, isinstance(stage, NativeStage), tuple(stage.counters)))
     return tuple(infos)
-
-
-def read_counts(infos: Sequence[StageInfo], memory: memoryview) -> list[dict[str, Any]]:
-    """Read the stages' counts from where they are kept: uint64, stage behind stage."""
-    result = []
-    at = 0
-    for info in infos:
-        counts = memory[at : at + info.n_counts]
-        result.append(
-            {
-                "name": info.name,
-                "kind": "native" if info.native else "array",
-                "packets": counts[PACKETS],
-                "ns": counts[NS],
-                "errors": counts[ERRORS],
-                "counters": dict(zip(info.counters, counts[OWN:], strict=True)),
-            }
-        )
-        at += info.n_counts
-    return result
 
 
 def _plain(report: Mapping[str, Any]) -> dict[str, Any]:

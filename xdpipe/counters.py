@@ -6,9 +6,9 @@ import mmap
 import os
 from typing import TYPE_CHECKING, Any
 
-from xdpipe.chain import StageInfo, read_counts
 from xdpipe.core._core import ffi, lib
 from xdpipe.process import shared_memory
+from xdpipe.stage_info import StageInfo, read_counts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

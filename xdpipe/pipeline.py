@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xdpipe.batch import COLUMNS
-from xdpipe.chain import StageInfo, describe
+from xdpipe.chain import describe
 from xdpipe.errors import XdpipeError
 from xdpipe.steering import Steering
 from xdpipe.verdict import DROP, TX, Verdict
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from xdpipe.stage import Stage
+    from xdpipe.stage_info import StageInfo
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,8 @@ class SteerProgram:
     ) -> None:
         # libpcap, bcc and pyroute2 are slow to import, and a worker needs none of them.
         from xdpipe.bpf import BpfError
-        from xdpipe.bpf_compile import Module
+        from xdpipe.bpf_cache import compiled
+        from xdpipe.bpf_module import Module
         from xdpipe.bpf_program import (
             PROG_TYPE_RAW_TRACEPOINT,
             XDP_DEV_BOUND_ONLY,
@@ -135,7 +136,7 @@ class SteerProgram:
         flags = XDP_HAS_FRAGS if multi_buffer else 0
         flags |= XDP_DEV_BOUND_ONLY if hints_of else 0
         try:
-            with Module(prologue + path.read_text(), path.parent) as module:
+            with Module(compiled(prologue + path.read_text(), path.parent)) as module:
 
                 def take_map(name: str) -> Map:
                     self._owned.append(taken := module.map(name))

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from xdpipe.busy_poll import InterruptsOff, put_back
-from xdpipe.chain import StageInfo
 from xdpipe.control import Control, ControlClosed
 from xdpipe.errors import XdpipeError
 from xdpipe.ledger import Ledger
@@ -21,6 +20,7 @@ from xdpipe.link_watch import LinkWatch
 from xdpipe.process import Process
 from xdpipe.run_options import RunOptions, choose_cores
 from xdpipe.rundir import RunDir, State, network_namespace
+from xdpipe.stage_info import StageInfo
 from xdpipe.steering import Guard, Steering, SteerProgram
 from xdpipe.umem import Geometry
 from xdpipe.worker_handle import WorkerHandle, sum_stages

@@ -12,9 +12,9 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from xdpipe.assignment import Assignment
 from xdpipe.batch import Batch
 from xdpipe.chain import Chain, tell_on_stderr
 from xdpipe.control import Control, ControlClosed
@@ -24,7 +24,7 @@ from xdpipe.errors import XdpipeError
 from xdpipe.pipeline import Pipeline, load_pipeline
 from xdpipe.privilege import die_with_parent, drop_all, find_user, renounce
 from xdpipe.steering import Steering
-from xdpipe.umem import Geometry, Umem
+from xdpipe.umem import Umem
 from xdpipe.xsk import Xsk
 
 if TYPE_CHECKING:
@@ -36,45 +36,6 @@ POLL_TIMEOUT_MS = 100
 """An idle worker looks around this often, so that its gauges do not grow old."""
 DRAIN_TX_MS = 500
 """How long a stopping worker waits for the kernel to send what it was given."""
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """What the supervisor has a worker serve; the descriptors come beside it.
-
-    Attributes:
-        queue: number of the receive queue.
-        core: CPU to be pinned to.
-        batch_size: packets in a batch at the most.
-        spin_us: how long to look at an empty rx ring before poll; microseconds.
-        geometry: of UMEM and rings.
-        adopt: another worker has worked on this socket before; else all frames are on its fill
-            ring or with the driver.
-        need_wakeup: the rings say when the driver must be woken.
-        busy_poll: the driver's receive work is ours.
-        hints: what the NIC tells stands before each packet.
-        before: fields *_before of struct xp_worker: the counters when the socket was new.
-    """
-
-    queue: int
-    core: int
-    batch_size: int
-    spin_us: int
-    geometry: Geometry
-    adopt: bool
-    need_wakeup: bool
-    busy_poll: bool
-    hints: bool
-    before: dict[str, int]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a form that JSON can hold."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Assignment:
-        """Undo to_dict."""
-        return cls(**{**data, "geometry": Geometry(**data["geometry"])})
 
 
 class Worker:

@@ -9,21 +9,21 @@ import sys
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from xdpipe.assignment import Assignment
 from xdpipe.control import Control, ControlClosed
 from xdpipe.core._core import ffi, lib
 from xdpipe.counters import CountersPage
 from xdpipe.errors import XdpipeError
 from xdpipe.process import Process
 from xdpipe.umem import Umem
-from xdpipe.worker import Assignment
 from xdpipe.xsk import REOPEN_S, Xsk, XskStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from xdpipe.chain import StageInfo
     from xdpipe.link import Link
     from xdpipe.run_options import RunOptions
+    from xdpipe.stage_info import StageInfo
     from xdpipe.umem import Geometry
 
 HELLO_TIMEOUT_S = 60.0

@@ -12,7 +12,8 @@ import pytest
 
 from xdpipe import bpf_compile
 from xdpipe.bpf import BpfError, Map, n_possible_cpus
-from xdpipe.bpf_compile import CompileError, Module
+from xdpipe.bpf_compile import CompileError, compile_source
+from xdpipe.bpf_module import Module
 from xdpipe.bpf_program import (
     XDP_HAS_FRAGS,
     Program,
@@ -54,13 +55,13 @@ def test_program_that_does_not_compile_says_where_and_nothing_on_stderr(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(CompileError, match=r"error: use of undeclared identifier 'y'") as e:
-        Module("int x(struct xdp_md *ctx) { return y; }", ROOT)
+        compile_source("int x(struct xdp_md *ctx) { return y; }", ROOT)
     assert "\n" not in str(e.value)
     assert capfd.readouterr() == ("", "")
 
 
 def test_module_gives_programs_and_maps_that_outlive_it(capfd: pytest.CaptureFixture[str]) -> None:
-    with Module(COUNT_AND_PASS, ROOT) as module:
+    with Module(compile_source(COUNT_AND_PASS, ROOT)) as module:
         program, per_cpu = module.load("count", name="other_name"), module.map("per_cpu")
         words = module.map("words")
         assert module.fields("per_cpu") == ("runs", "bytes")
@@ -94,7 +95,7 @@ SEEN_LENGTH = "int seen_length(struct xdp_md *ctx) { return ctx->data_end - ctx-
 
 @pytest.mark.skipif(os.sysconf("SC_PAGESIZE") != 4096, reason="pages are not of 4096 bytes")
 def test_test_run_shows_at_most_3520_bytes_of_a_packet_and_takes_none_below_14() -> None:
-    with Module(SEEN_LENGTH, ROOT) as module, module.load("seen_length") as program:
+    with Module(compile_source(SEEN_LENGTH, ROOT)) as module, module.load("seen_length") as program:
         lengths = {n: program.test_run(bytes(n)).action for n in (14, 1514, 3520, 3521, 9000)}
         assert lengths == {14: 14, 1514: 1514, 3520: 3520, 3521: 3520, 9000: 3520}
         with pytest.raises(BpfError, match="run a program on a packet of 13 bytes: Invalid"):
@@ -138,13 +139,13 @@ def test_pypi_bcc_is_told_from_the_real_one(monkeypatch: pytest.MonkeyPatch) -> 
 def test_missing_bcc_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bcc", None)
     with pytest.raises(XdpipeError, match="apt-get install python3-bpfcc"):
-        Module(COUNT_AND_PASS, ROOT)
+        compile_source(COUNT_AND_PASS, ROOT)
 
 
 def test_missing_headers_name_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(bpf_compile, "_INCLUDE", tmp_path)
+    monkeypatch.setattr(bpf_compile, "INCLUDE", tmp_path)
     with pytest.raises(XdpipeError, match="apt-get install linux-libc-dev"):
-        Module(COUNT_AND_PASS, ROOT)
+        compile_source(COUNT_AND_PASS, ROOT)
 
 
 def test_kernel_tree_is_gone_after_use() -> None:
@@ -175,7 +176,7 @@ def test_missing_privilege_is_one_line_with_the_cure() -> None:
 
 def test_map_tells_its_id_and_size() -> None:
     with (
-        Module(COUNT_AND_PASS, ROOT) as module,
+        Module(compile_source(COUNT_AND_PASS, ROOT)) as module,
         module.map("per_cpu") as one,
         module.map("per_cpu") as other,
     ):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from xdpipe.bpf_compile import Module
+from xdpipe.bpf_compile import compile_source
+from xdpipe.bpf_module import Module
 from xdpipe.filter import Instruction, translate
 from xdpipe.libpcap import ffi, lib
 from xdpipe.resources import program_source
@@ -193,7 +194,7 @@ def source(programs: Sequence[Sequence[Instruction]]) -> str:
 def disagreements(programs: Sequence[Sequence[Instruction]], names: Sequence[str]) -> list[str]:
     wrong = []
     sample = packets(random.Random(2))
-    with Module(source(programs), load_header()) as module:
+    with Module(compile_source(source(programs), load_header())) as module:
         for n, (name, program) in enumerate(zip(names, programs, strict=True)):
             with module.load(f"xdp_{n}") as loaded:
                 for packet in sample:

@@ -1,0 +1,54 @@
+"""What is told of stages across process borders, where neither they nor numpy need be loaded."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from xdpipe.stage import ERRORS, NS, OWN, PACKETS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """What others need to know of a stage to read its counts."""
+
+    name: str
+    native: bool
+    counters: tuple[str, ...]
+
+    @property
+    def n_counts(self) -> int:
+        """How many uint64 its counts take."""
+        return OWN + len(self.counters)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a form that JSON gives back the same."""
+        return {**asdict(self), "counters": list(self.counters)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> StageInfo:
+        """Undo to_dict."""
+        return cls(data["name"], data["native"], tuple(data["counters"]))
+
+
+def read_counts(infos: Sequence[StageInfo], memory: memoryview) -> list[dict[str, Any]]:
+    """Read the stages' counts from where they are kept: uint64, stage behind stage."""
+    result = []
+    at = 0
+    for info in infos:
+        counts = memory[at : at + info.n_counts]
+        result.append(
+            {
+                "name": info.name,
+                "kind": "native" if info.native else "array",
+                "packets": counts[PACKETS],
+                "ns": counts[NS],
+                "errors": counts[ERRORS],
+                "counters": dict(zip(info.counters, counts[OWN:], strict=True)),
+            }
+        )
+        at += info.n_counts
+    return result
