@@ -21,7 +21,6 @@ from typing import Any
 
 import pytest
 
-from vm.inside import find_nic, take_nic
 from xdpipe.link import Link
 from xdpipe.netns import Namespace, VethEnd, veth_pair
 from xdpipe.rundir import RunDir
@@ -204,6 +203,9 @@ def nic_kind() -> str | None:
 @contextmanager
 def nic_bench(kind: str, tmp_path: Path) -> Iterator[Bench]:
     """Make a host and a client, joined by the VM's pair of NICs of this kind, two queues each."""
+    # Elsewhere the root of the repository need not be among the places that modules come from.
+    from vm.inside import find_nic, take_nic
+
     host, client = Namespace(), Namespace()
     for end in ends(host, client):
         nic = until(functools.partial(find_nic, kind, end.mac), f"the {kind} of {end.name}")
