@@ -80,6 +80,7 @@ class Batch:
         n_frames: NDArray[np.uint8]
         more: NDArray[np.uint32]
         verdict: NDArray[np.uint8]
+        checksum_due: NDArray[np.uint8]
         nic_told: NDArray[np.uint8]
         nic_hash: NDArray[np.uint32]
         nic_time_ns: NDArray[np.uint64]
@@ -260,6 +261,22 @@ class Batch:
         mask = ffi.NULL if where is None else self._mask(where)
         n = lib.xp_store(self.c, offsets, step, c_values, value_step, mask, width, fix_checksum)
         return int(n)
+
+    def fill_checksum(self, where: Mask) -> int:
+        """Have the TCP or UDP checksum of packets computed anew when they leave.
+
+        For packets of which much was rewritten; `fix_checksum` costs less for a few bytes. NIC or
+        kernel compute it where they can (XDP_TX_METADATA, Linux 6.11), else the worker does, from
+        the bytes as the last stage left them. The IPv4 header's own checksum is not touched. The
+        chain needs `Headers` before.
+
+        Args:
+            where: bool[n], which packets.
+
+        Returns:
+            In how many it will be: those that have such a checksum and are no fragments.
+        """
+        return int(lib.xp_want_checksum(self.c, self._mask(where)))
 
     # Decisions touch only packets that are still undecided.
 

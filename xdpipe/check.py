@@ -105,6 +105,7 @@ def check(
             if taken is not None:
                 n_not_taken += _leave_out(batch, taken)
             chain.run()
+            lib.xp_fill_checksums(batch.c)
             final = np.where(batch.undecided, np.uint8(pipeline.default), batch.verdict)
             by_verdict += np.bincount(final, minlength=256)
             for verdict, writer in writers.items():

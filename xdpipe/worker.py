@@ -48,6 +48,7 @@ class Worker:
         umem: the frames.
         page: where to count.
         control: connection to the supervisor.
+        tx_checksum: NIC or kernel fill in checksums that are due.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class Worker:
         umem: Umem,
         page: CountersPage,
         control: Control,
+        *,
+        tx_checksum: bool,
     ) -> None:
         self._control = control
         self._keep = (xsk, umem, page)
@@ -77,6 +80,7 @@ class Worker:
                 "always_wake": not assignment.need_wakeup,
                 "busy_poll": assignment.busy_poll,
                 "hints": assignment.hints,
+                "tx_checksum": tx_checksum,
                 "multi_buffer": assignment.geometry.multi_buffer,
                 "control_fd": control.fileno(),
                 "poll_timeout_ms": POLL_TIMEOUT_MS,
@@ -184,9 +188,10 @@ def _work(control: Control, file: str, user: str) -> None:
     page = CountersPage(pipeline.infos, page_fd)
     xsk = Xsk(xsk_fd, assignment.geometry)
     control.send("mapped")  # before Linux 6.4 rings can be mapped only while there is no queue
-    if control.receive_plain()[0] != "bound":
+    kind, body = control.receive_plain()
+    if kind != "bound":
         return
-    worker = Worker(pipeline, assignment, xsk, umem, page, control)
+    worker = Worker(pipeline, assignment, xsk, umem, page, control, **body)
     control.send("ready")
     worker.serve()
 

@@ -14,6 +14,7 @@ from xdpipe.control import Control, ControlClosed
 from xdpipe.core._core import ffi, lib
 from xdpipe.counters import CountersPage
 from xdpipe.errors import XdpipeError
+from xdpipe.netdev import XSK_TX_CHECKSUM, xsk_features
 from xdpipe.process import Process
 from xdpipe.umem import Umem
 from xdpipe.xsk import REOPEN_S, Xsk, XskStatistics
@@ -56,6 +57,8 @@ class WorkerHandle:
         self._options = options
         self.mode = ""
         """What bind gave: zerocopy or copy; empty while the socket is not bound."""
+        self.tx_checksum = False
+        """NIC or kernel fill in checksums of packets that leave."""
         self.restarts = -1
         self.ready_at = 0.0
         self.state = "new"
@@ -136,7 +139,7 @@ class WorkerHandle:
         """Make UMEM and socket; where that fails, those that there were stay."""
         umem = Umem(geometry)
         try:
-            xsk = Xsk.open(umem)
+            xsk = Xsk.open(umem, tx_metadata=True)
             if self._options.busy_poll:
                 xsk.busy_poll()
         except BaseException:
@@ -151,7 +154,10 @@ class WorkerHandle:
             self.mode = self.xsk.bind(
                 link, self.queue, mode, patience_s, need_wakeup=self._options.need_wakeup
             )
-        self.control.send("bound")
+            self.tx_checksum = self.xsk.tx_metadata and (
+                self.mode == "copy" or bool(xsk_features(link) & XSK_TX_CHECKSUM)
+            )
+        self.control.send("bound", {"tx_checksum": self.tx_checksum})
 
     def renew_socket(self) -> None:
         """Put a new socket, not bound yet, in the place of one that no other worker can take over.
@@ -277,6 +283,7 @@ class WorkerHandle:
             "restarts": self.restarts,
             "mode": self.mode,
             "attach": attach,
+            "tx_checksum": "offload" if self.tx_checksum else "worker",
             "packets": counters["received"],
             "bytes": counters["received_bytes"],
             "batches": counters["batches"],

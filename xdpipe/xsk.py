@@ -75,10 +75,14 @@ class Xsk:
     Made by `open` in the process that has the privilege, or from a descriptor that such a process
     handed over: the state of the rings lies in memory that all holders share. One of them works
     on the rings at a time.
+
+    Attributes:
+        tx_metadata: what NIC or kernel shall do with a packet that goes out can stand before it.
     """
 
     def __init__(self, fd: int, geometry: Geometry, shares_with: Self | None = None) -> None:
         self.fd = fd
+        self.tx_metadata = False
         self._shares_with = shares_with
         self._ring_sizes = geometry.ring_sizes
         self._geometry = geometry
@@ -86,7 +90,9 @@ class Xsk:
         self._check(lib.xp_xsk_map(self.c, *self._ring_sizes), "map the rings of an AF_XDP socket")
 
     @classmethod
-    def open(cls, umem: Umem, shares_with: Self | None = None) -> Self:
+    def open(
+        cls, umem: Umem, shares_with: Self | None = None, *, tx_metadata: bool = False
+    ) -> Self:
         """Make a socket over a UMEM, with rings, not yet bound to a queue.
 
         Args:
@@ -94,6 +100,8 @@ class Xsk:
             shares_with: a socket over the same UMEM, on another queue or another interface (Linux
                 5.10). Each has rings of its own; a frame may come by the one and go by the other.
                 That one is to be bound first; mode, need_wakeup and frames a packet are its.
+            tx_metadata: of all packets that go out, XP_TX_METADATA bytes before the first are in
+                their frame, and the kernel shall look at them where it can.
 
         Raises:
             XdpipeError: no AF_XDP, no privilege (CAP_NET_RAW), or no memory to pin.
@@ -103,16 +111,29 @@ class Xsk:
         cls._check(lib.xp_xsk_open(c), "open an AF_XDP socket")
         try:
             if shares_with is None:
-                cls._check(
-                    lib.xp_umem_register(c.fd, umem.c.base, umem.c.size, geometry.frame_size, 0),
-                    f"register {umem.c.size >> 20} MiB as UMEM",
-                )
+                tx_metadata = cls._register(c.fd, umem, tx_metadata=tx_metadata)
+            else:
+                tx_metadata = shares_with.tx_metadata
             cls._check(lib.xp_xsk_ring_sizes(c.fd, *geometry.ring_sizes), "make AF_XDP rings")
             lib.xp_xsk_tx_budget(c.fd, TX_SKB_BUDGET)  # before Linux 6.17 it stays at 32
-            return cls(c.fd, geometry, shares_with)
+            xsk = cls(c.fd, geometry, shares_with)
+            xsk.tx_metadata = tx_metadata
+            return xsk
         except BaseException:
             os.close(c.fd)
             raise
+
+    @classmethod
+    def _register(cls, fd: int, umem: Umem, *, tx_metadata: bool) -> bool:
+        """Register the UMEM; return whether the kernel looks at metadata."""
+        for metadata in (lib.XP_TX_METADATA, 0) if tx_metadata else (0,):
+            result = lib.xp_umem_register(
+                fd, umem.c.base, umem.c.size, umem.geometry.frame_size, metadata
+            )
+            if result != -errno.EINVAL:
+                break
+        cls._check(result, f"register {umem.c.size >> 20} MiB as UMEM")
+        return metadata != 0
 
     @staticmethod
     def _check(result: int, what: str) -> None:

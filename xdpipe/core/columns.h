@@ -25,6 +25,8 @@
 	X(n_frames, uint8_t, 1, 0, "receive", "frames that it came in")                            \
 	X(more, uint32_t, 1, 0, "receive", "place of its second frame in the batch's list")        \
 	X(verdict, uint8_t, 1, 1, "receive", "0 undecided, 1 DROP, 2 TX")                          \
+	X(checksum_due, uint8_t, 1, 0, "receive",                                                  \
+	  "1: the checksum of TCP or UDP is filled in as the packet leaves (Batch.fill_checksum)")  \
 	X(nic_told, uint8_t, 1, 0, "NIC",                                                          \
 	  "bits: which of the next three the NIC told: 1 hash, 2 time, 4 VLAN tag")                \
 	X(nic_hash, uint32_t, 1, 0, "NIC", "its hash of the flow (RSS), else 0")                   \

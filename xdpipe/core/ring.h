@@ -25,6 +25,10 @@
 #define XDP_PKT_CONTD (1 << 0)
 #endif
 
+#ifndef XDP_TX_METADATA /* Linux 6.8 */
+#define XDP_TX_METADATA (1 << 1)
+#endif
+
 /* Reserve up to n slots to write, from index ring->cached_producer on. Returns how many. */
 static inline uint32_t ring_reserve(struct xp_ring *r, uint32_t n)
 {

@@ -64,6 +64,16 @@ void xp_take_back(struct xp_worker *w)
 	c->tx_completed_more += n - n_packets;
 }
 
+/* Options of the first descriptor of packet i, which leaves: its checksum is due no more. */
+static uint32_t leaving(const struct xp_worker *w, uint32_t i)
+{
+	const struct xp_batch *b = w->batch;
+
+	if (!b->n_checksums_due || !b->checksum_due[i])
+		return 0;
+	return xp_finish_checksum(b, i, (int)w->tx_checksum) ? XDP_TX_METADATA : 0;
+}
+
 /* Write packet i of the batch to the tx ring, from index `at` on; there is room. */
 static void write_tx(const struct xp_worker *w, uint32_t i, uint32_t at)
 {
@@ -76,7 +86,7 @@ static void write_tx(const struct xp_worker *w, uint32_t i, uint32_t at)
 
 		d->addr = k ? b->more_addr[more + k - 1] : b->addr[i];
 		d->len = (uint32_t)(k ? b->more_len[more + k - 1] : b->head_len[i]);
-		d->options = last ? 0 : XDP_PKT_CONTD;
+		d->options = (last ? 0 : XDP_PKT_CONTD) | (k ? 0 : leaving(w, i));
 		*is_last(w->umem, frame_of(w->umem, d->addr)) = (uint8_t)last;
 	}
 }
@@ -143,7 +153,7 @@ static void send_single(struct xp_worker *w, uint32_t n_tx)
 
 			d->addr = b->addr[at];
 			d->len = (uint32_t)b->len[at];
-			d->options = 0;
+			d->options = leaving(w, at);
 		} else {
 			free_packet(w->umem, b, at);
 		}
@@ -178,12 +188,11 @@ void xp_dispatch(struct xp_worker *w)
 	c->verdict_drop += n_drop;
 	c->verdict_invalid += n_invalid;
 	b->n = 0;
-	if (n_tx == 0)
-		return;
-	if (w->multi_buffer)
+	if (n_tx && w->multi_buffer)
 		send_multi_buffer(w, n_tx);
-	else
+	else if (n_tx)
 		send_single(w, n_tx);
+	xp_forget_checksums(b);
 }
 
 /* Have the kernel send what is on the tx ring, and take back the frames of what it has sent. */

@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/if_xdp.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -23,6 +24,9 @@
 #ifndef SO_PREFER_BUSY_POLL
 #define SO_PREFER_BUSY_POLL 69
 #define SO_BUSY_POLL_BUDGET 70
+#endif
+#ifndef XDP_UMEM_TX_METADATA_LEN /* Linux 6.11 */
+#define XDP_UMEM_TX_METADATA_LEN (1 << 2)
 #endif
 #ifndef XDP_MAX_TX_SKB_BUDGET /* Linux 6.17 */
 #define XDP_MAX_TX_SKB_BUDGET 9
@@ -41,20 +45,30 @@ int xp_xsk_open(struct xp_xsk *xsk)
 	return xsk->fd < 0 ? -errno : 0;
 }
 
-/* Register `size` bytes at `base` as the UMEM; the kernel pins them. */
-int xp_umem_register(int fd, void *base, uint64_t size, uint32_t frame_size, uint32_t headroom)
+/*
+ * Register `size` bytes at `base` as the UMEM; the kernel pins them. Before each packet that goes out
+ * are tx_metadata bytes in which what NIC or kernel shall do can stand; -EINVAL where the kernel does
+ * not know that (before Linux 6.11).
+ */
+int xp_umem_register(int fd, void *base, uint64_t size, uint32_t frame_size, uint32_t tx_metadata)
 {
-	/* The kernel takes the shorter forms of earlier headers too (xsk_setsockopt). */
-	struct xdp_umem_reg reg = {
+	/* struct xdp_umem_reg; the kernel takes the shorter forms of earlier headers too */
+	struct {
+		uint64_t addr, len;
+		uint32_t chunk_size, headroom, flags, tx_metadata_len;
+	} reg = {
 		.addr = (uint64_t)(uintptr_t)base,
 		.len = size,
 		.chunk_size = frame_size,
-		.headroom = headroom,
 		/* frames of any size, which need not begin at a multiple of it */
 		.flags = frame_size & (frame_size - 1) ? XDP_UMEM_UNALIGNED_CHUNK_FLAG : 0,
+		.tx_metadata_len = tx_metadata,
 	};
+	socklen_t known = offsetof(__typeof__(reg), tx_metadata_len);
 
-	return set_option(fd, XDP_UMEM_REG, &reg, sizeof(reg));
+	if (tx_metadata)
+		reg.flags |= XDP_UMEM_TX_METADATA_LEN;
+	return set_option(fd, XDP_UMEM_REG, &reg, tx_metadata ? sizeof(reg) : known);
 }
 
 /* Make the rings; sizes are powers of two. */

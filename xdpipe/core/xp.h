@@ -14,6 +14,7 @@
 #define XP_ABSENT 0x40000000
 #define XP_BLOCK (1u << 21)
 #define XP_CONTROL (-1)
+#define XP_TX_METADATA 24 /* bytes before a packet that goes out: struct xsk_tx_metadata */
 
 enum xp_flag {
 #define X(name, value, doc) XP_FLAG_##name = value,
@@ -51,6 +52,7 @@ struct xp_batch {
 	int32_t *more_len;
 	uint32_t n_more;
 	uint32_t more_capacity;
+	uint32_t n_checksums_due;
 #define X(name, type, width, writable, by, doc) type *name;
 	XP_COLUMNS(X)
 #undef X
@@ -147,6 +149,7 @@ struct xp_worker {
 	uint32_t always_wake;     /* bound without need_wakeup: the rings do not say when to */
 	uint32_t multi_buffer;    /* packets may come in several frames (XDP_USE_SG) */
 	uint32_t hints;           /* bpf/hints.h stands before each packet */
+	uint32_t tx_checksum;     /* NIC or kernel fill in checksums (XDP_TX_METADATA) */
 	uint32_t busy_poll;       /* run the driver's receive work in our own calls */
 	int control_fd;           /* poll returns when it is readable */
 	int poll_timeout_ms;
@@ -164,7 +167,8 @@ struct xp_worker {
 
 /* socket.c: all return 0 or -errno */
 int xp_xsk_open(struct xp_xsk *xsk);
-int xp_umem_register(int fd, void *base, uint64_t size, uint32_t frame_size, uint32_t headroom);
+int xp_umem_register(int fd, void *base, uint64_t size, uint32_t frame_size,
+		     uint32_t tx_metadata);
 int xp_xsk_busy_poll(int fd, uint32_t timeout_us, uint32_t budget);
 int xp_xsk_ring_sizes(int fd, uint32_t fill, uint32_t rx, uint32_t tx, uint32_t completion);
 int xp_xsk_map(struct xp_xsk *xsk, uint32_t fill, uint32_t rx, uint32_t tx, uint32_t completion);
@@ -226,6 +230,12 @@ uint32_t xp_store(struct xp_batch *b, const int32_t *offsets, uint32_t step,
 		  const uint64_t *values, uint32_t value_step, const uint8_t *where,
 		  uint32_t width, int fix_checksum);
 uint32_t xp_decide(struct xp_batch *b, const uint8_t *where, uint32_t verdict);
+
+/* checksum.c */
+uint32_t xp_want_checksum(struct xp_batch *b, const uint8_t *where);
+void xp_fill_checksums(struct xp_batch *b);
+void xp_forget_checksums(struct xp_batch *b);
+int xp_finish_checksum(const struct xp_batch *b, uint32_t i, int offload);
 
 /* capture.c */
 int xp_fill_from_capture(struct xp_batch *b, void *next_ex, void *handle);

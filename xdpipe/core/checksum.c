@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Checksums of TCP and UDP that stages want filled in as the packets leave (RFC 9293, 3.1; RFC 768;
+ * with IPv6 RFC 8200, 8.1): by the NIC or the kernel where they do that, else here.
+ *
+ * A sum in one's complement is the same whatever the order of the bytes in a word, but for the order
+ * of its own bytes (RFC 1071, 2 B): words are summed and stored as they lie in memory.
+ */
+#include "batch.h"
+
+#include <arpa/inet.h>
+
+/* linux/if_xdp.h of Linux 6.8: what a NIC shall do, before the packet's first byte */
+#define XDP_TXMD_FLAGS_CHECKSUM (1 << 1)
+
+struct tx_metadata {
+	uint64_t flags;
+	uint16_t checksum_start;
+	uint16_t checksum_offset;
+	uint32_t unused;
+	uint64_t launch_time;
+};
+_Static_assert(sizeof(struct tx_metadata) == XP_TX_METADATA, "as registered with the UMEM");
+
+static uint16_t fold(uint64_t sum)
+{
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return (uint16_t)sum;
+}
+
+static uint16_t sum_bytes(const uint8_t *p, uint32_t n)
+{
+	uint64_t sum = 0;
+	uint32_t word;
+	uint16_t half;
+
+	for (; n >= 4; p += 4, n -= 4) {
+		memcpy(&word, p, 4);
+		sum += word;
+	}
+	if (n >= 2) {
+		memcpy(&half, p, 2);
+		sum += half;
+		p += 2;
+		n -= 2;
+	}
+	if (n) {
+		uint8_t last[2] = {*p, 0};
+
+		memcpy(&half, last, 2);
+		sum += half;
+	}
+	return fold(sum);
+}
+
+/* Sum of the header and payload of packet i, in whichever frames they lie. */
+static uint64_t sum_of_l4(const struct xp_batch *b, uint32_t i, uint32_t len)
+{
+	uint64_t sum = 0;
+	int32_t at = b->l4[i];
+
+	for (uint32_t done = 0; done < len;) {
+		int32_t run;
+		const uint8_t *p = xp_byte(b, i, at, &run);
+		uint32_t n = (uint32_t)run < len - done ? (uint32_t)run : len - done;
+		uint16_t part = sum_bytes(p, n);
+
+		sum += done & 1 ? __builtin_bswap16(part) : part;
+		done += n;
+		at += (int32_t)n;
+	}
+	return sum;
+}
+
+/* Sum of the pseudo header: addresses, protocol, length. */
+static uint64_t sum_of_pseudo(const struct xp_batch *b, uint32_t i, uint32_t len)
+{
+	const uint8_t *ip = xp_packet(b, i) + b->l3[i];
+	uint8_t proto = b->flags[i] & XP_FLAG_TCP ? 6 : 17;
+	uint64_t sum = (uint64_t)htons(proto) + htons((uint16_t)(len >> 16)) + htons((uint16_t)len);
+
+	if (b->flags[i] & XP_FLAG_IPV4)
+		return sum + sum_bytes(ip + 12, 8);
+	return sum + sum_bytes(ip + 8, 32);
+}
+
+static uint16_t offset_of_checksum(const struct xp_batch *b, uint32_t i)
+{
+	return b->flags[i] & XP_FLAG_TCP ? 16 : 6;
+}
+
+static void fill_checksum(const struct xp_batch *b, uint32_t i)
+{
+	uint8_t *field = xp_packet(b, i) + b->l4[i] + offset_of_checksum(b, i);
+	uint32_t len = (uint32_t)(b->payload[i] + b->payload_len[i] - b->l4[i]);
+	uint16_t sum = 0;
+
+	memcpy(field, &sum, 2);
+	sum = (uint16_t)~fold(sum_of_pseudo(b, i, len) + sum_of_l4(b, i, len));
+	if (sum == 0 && b->flags[i] & XP_FLAG_UDP) /* which would say that there is none */
+		sum = 0xffff;
+	memcpy(field, &sum, 2);
+}
+
+/*
+ * Note for packets where `where` is not 0 that the checksum of TCP or UDP is to be filled in as they
+ * leave. Fragments have none of their own. Needs the columns of Headers. Returns how many.
+ */
+uint32_t xp_want_checksum(struct xp_batch *b, const uint8_t *where)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < b->n; i++) {
+		uint32_t flags = b->flags[i];
+
+		if (!where[i] || !(flags & (XP_FLAG_TCP | XP_FLAG_UDP)) || flags & XP_FLAG_FRAGMENT)
+			continue;
+		b->checksum_due[i] = 1;
+		n++;
+	}
+	b->n_checksums_due += n;
+	return n;
+}
+
+/* Fill in the checksums that are due, of all packets of the batch, and forget that they were. */
+void xp_fill_checksums(struct xp_batch *b)
+{
+	if (b->n_checksums_due == 0)
+		return;
+	for (uint32_t i = 0; i < b->n; i++)
+		if (b->checksum_due[i])
+			fill_checksum(b, i);
+	xp_forget_checksums(b);
+}
+
+/* No checksum of the batch is due. */
+void xp_forget_checksums(struct xp_batch *b)
+{
+	if (b->n_checksums_due)
+		memset(b->checksum_due, 0, b->capacity);
+	b->n_checksums_due = 0;
+}
+
+/*
+ * The checksum of packet i is due, and it leaves: fill it in or, with `offload`, ask NIC or kernel to
+ * (Documentation/networking/xsk-tx-metadata.rst): the field has the sum of the pseudo header then.
+ * Returns 1 if they were asked.
+ */
+int xp_finish_checksum(const struct xp_batch *b, uint32_t i, int offload)
+{
+	struct tx_metadata ask = {
+		.flags = XDP_TXMD_FLAGS_CHECKSUM,
+		.checksum_start = (uint16_t)b->l4[i],
+		.checksum_offset = offset_of_checksum(b, i),
+	};
+	uint32_t len = (uint32_t)(b->payload[i] + b->payload_len[i] - b->l4[i]);
+	uint8_t *packet = xp_packet(b, i);
+	uint16_t sum;
+
+	if (!offload) {
+		fill_checksum(b, i);
+		return 0;
+	}
+	sum = fold(sum_of_pseudo(b, i, len));
+	memcpy(packet + b->l4[i] + ask.checksum_offset, &sum, 2);
+	memcpy(packet - sizeof(ask), &ask, sizeof(ask));
+	return 1;
+}
