@@ -161,7 +161,7 @@ class Machine:
         exchange: directory for what to do and what came of it.
         tree: the working tree; not written to.
         out: directory that the guest may write to.
-        programs: directory for compiled programs, which guest after guest finds again.
+        kept: directory for what guests compile, which the next one finds again.
         cores: virtual CPUs.
         memory_mib: RAM.
         errors_fd: file descriptor for what the guest's command writes to stderr.
@@ -174,7 +174,7 @@ class Machine:
     exchange: Path
     tree: Path
     out: Path
-    programs: Path
+    kept: Path
     errors_fd: int
     cores: int = 2
     memory_mib: int = 2048
@@ -202,7 +202,7 @@ class Machine:
             "-drive", f"if=none,id=root,format=raw,readonly=on,file={self.root}",
             "-device", "virtio-blk-pci,drive=root,romfile=",
             *_share("tree", self.tree, readonly=True), *_share("out", self.out),
-            *_share("exchange", self.exchange), *_share("programs", self.programs),
+            *_share("exchange", self.exchange), *_share("kept", self.kept),
             *self.devices,
         ]  # fmt: skip
 

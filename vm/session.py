@@ -96,8 +96,8 @@ def run(
         exchange = Path(stack.enter_context(_directory("exchange")))
         out = wanted.out or Path(stack.enter_context(_directory("out")))
         out.mkdir(parents=True, exist_ok=True)
-        programs = CACHE / "programs"
-        programs.mkdir(mode=0o700, exist_ok=True)
+        kept = CACHE / "kept"
+        kept.mkdir(mode=0o700, exist_ok=True)
         if command is None:
             (exchange / "shell").touch()
         else:
@@ -116,7 +116,7 @@ def run(
             (nics.add_fed if wanted.fed else nics.add)(kind, place)
         errors = stack.enter_context(_into_stderr())
         machine = Machine(
-            kernel, accelerator, root, exchange, ROOT, out.resolve(), programs,
+            kernel, accelerator, root, exchange, ROOT, out.resolve(), kept,
             errors.fileno(),
             devices=nics.options,
             memory_mib=wanted.memory_mib,

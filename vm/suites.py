@@ -20,7 +20,8 @@ from vm.image import root_image
 from vm.kernel import DEFAULT, KERNELS, Kernel
 from vm.qemu import Accelerator, Qemu
 
-_PYTEST = ("pytest", "-p", "no:cacheprovider", "-q", "-rs")
+# hypothesis, which no test here uses, takes seconds to import under TCG
+_PYTEST = ("pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-q", "-rs")
 _COMMANDS = "tests/vm/commands"
 _COUNTS = re.compile(r"(\d+) (passed|failed|skipped|error)")
 
@@ -64,10 +65,10 @@ def suites(*, everything: bool) -> list[Suite]:
         root_tests = tuple(f"tests/{name}.py" for name in names)
     marks = () if everything else ("-m", "kernel")
     nics = ("virtio", "igb", "vmxnet3")
-    return [
+    return [  # the longest first
         Suite("zero copy", nics, DEFAULT, ("tests/vm", f"--ignore={_COMMANDS}")),
-        *(Suite("root tests", (), version, (*root_tests, *marks)) for version in KERNELS),
         Suite("./dev vm itself", (), DEFAULT, (_COMMANDS,), on_host=True),
+        *(Suite("root tests", (), version, (*root_tests, *marks)) for version in KERNELS),
     ]
 
 
