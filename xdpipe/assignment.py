@@ -23,6 +23,9 @@ class Assignment:
         need_wakeup: the rings say when the driver must be woken.
         busy_poll: the driver's receive work is ours.
         hints: what the NIC tells stands before each packet.
+        partial_checksums: packets may come with checksums that nobody filled in.
+        way_back: number of the interface that packets are given back on, as two more descriptors
+            allow; 0: they are not.
         before: fields *_before of struct xp_worker: the counters when the socket was new.
     """
 
@@ -35,6 +38,8 @@ class Assignment:
     need_wakeup: bool
     busy_poll: bool
     hints: bool
+    partial_checksums: bool
+    way_back: int
     before: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from xdpipe.core._core import ffi, lib
-from xdpipe.verdict import DROP, TX, Verdict
+from xdpipe.verdict import DROP, PASS, TX, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -291,6 +291,10 @@ class Batch:
     def tx(self, where: Mask) -> int:
         """Send the undecided packets of a mask back out of their port. Returns how many."""
         return self.decide(where, TX)
+
+    def pass_(self, where: Mask) -> int:
+        """Give the undecided packets of a mask back to the kernel. Returns how many that were."""
+        return self.decide(where, PASS)
 
     def _mask(self, where: Mask) -> Any:
         mask = np.asarray(where)

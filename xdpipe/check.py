@@ -114,6 +114,7 @@ def check(
             if progress is not None:
                 progress(n_packets)
         reader = batches.reader
+        verdicts = [verdict for verdict in Verdict if verdict != Verdict.UNDECIDED]
         stages = chain.read_counts()
         reports = chain.reports()
         return {
@@ -122,9 +123,8 @@ def check(
             "packets": n_packets,
             "not_taken": n_not_taken,
             "verdicts": {
-                "DROP": int(by_verdict[Verdict.DROP]),
-                "TX": int(by_verdict[Verdict.TX]),
-                "INVALID": int(by_verdict.sum() - by_verdict[[Verdict.DROP, Verdict.TX]].sum()),
+                **{verdict.name: int(by_verdict[verdict]) for verdict in verdicts},
+                "INVALID": int(by_verdict.sum() - by_verdict[verdicts].sum()),
             },
             "default": pipeline.default.name,
             "stages": [

@@ -216,8 +216,8 @@ def check(file: str, capture: str, writes: tuple[str, ...], steer: bool, batch_s
     write = {}
     for text in writes:
         name, equals, path = text.partition("=")
-        if not equals or name not in ("DROP", "TX") or not path:
-            raise XdpipeError(f"--write {text}: say VERDICT=FILE with DROP or TX")
+        if not equals or name not in ("DROP", "TX", "PASS") or not path:
+            raise XdpipeError(f"--write {text}: say VERDICT=FILE with DROP, TX or PASS")
         write[Verdict[name]] = path
     console = Console(stderr=True)
     with console.status("reading…") as status:

@@ -11,16 +11,28 @@ class Quirks:
 
     Attributes:
         rx_unit: in zero copy it gives the NIC only so many whole units of a frame; bytes.
+        partial_checksums: packets may come from a program on the same machine, which left their
+            checksum to the link, and the link leaves it at that.
         tx_needs_program: a zero-copy socket sends only while an XDP program is attached.
         source: where this can be seen, in the kernel's tree.
     """
 
     rx_unit: int = 1
+    partial_checksums: bool = False
     tx_needs_program: bool = False
     source: str = ""
 
 
 _QUIRKS = {
+    # What an skb says of its checksum (CHECKSUM_PARTIAL) is lost with the skb.
+    "veth": Quirks(
+        partial_checksums=True,
+        source="drivers/net/veth.c: veth_xdp_rcv_skb; NETIF_F_HW_CSUM, and nothing computes it",
+    ),
+    "tun": Quirks(
+        partial_checksums=True,
+        source="drivers/net/tun.c: tun_build_skb, VIRTIO_NET_HDR_F_NEEDS_CSUM of a guest's packets",
+    ),
     # Seen in the test VM on Linux 7.3 (tests/vm) and read in the main line's igb: a packet longer
     # than the NIC was told goes on in the next frame, and igb_clean_rx_irq_zc takes each for a
     # packet of its own.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 VERDICTS = {
     "DROP": "verdict_drop",
     "TX": "verdict_tx",
+    "PASS": "verdict_pass",
     "INVALID": "verdict_invalid",
     "LOST_WITH_WORKER": "verdict_lost",
 }
@@ -28,6 +29,7 @@ class Ledger:
     redirected = kernel_drops + received                   by the kernel, by the workers
     received = sum of verdicts                             by the workers
     TX = sent + refused                                    by the workers
+    PASS = passed + pass_refused                           by the program that gives them back
 
     Attributes:
         seen: packets that the program saw.
@@ -39,6 +41,8 @@ class Ledger:
         verdicts: packets by verdict.
         sent: packets that the kernel sent.
         refused: packets to be sent that were not, by reason.
+        passed: packets given back to the kernel.
+        pass_refused: packets to be given back that were not, by reason.
     """
 
     seen: int
@@ -50,6 +54,8 @@ class Ledger:
     verdicts: Mapping[str, int]
     sent: int
     refused: Mapping[str, int]
+    passed: int
+    pass_refused: Mapping[str, int]
 
     @classmethod
     def close_books(
@@ -86,6 +92,11 @@ class Ledger:
             verdicts={name: get(counter, 0) for name, counter in VERDICTS.items()},
             sent=get("tx_completed", 0) - get("tx_dropped", 0),
             refused=refused,
+            passed=get("passed", 0),
+            pass_refused={
+                "too_long": get("pass_too_long", 0),
+                "kernel": get("pass_failed", 0),
+            },
         )
 
     @property
@@ -97,6 +108,7 @@ class Ledger:
             + abs(self.redirected - sum(self.kernel_drops.values()) - self.received)
             + abs(self.received - sum(self.verdicts.values()))
             + abs(self.verdicts["TX"] - self.sent - sum(self.refused.values()))
+            + abs(self.verdicts["PASS"] - self.passed - sum(self.pass_refused.values()))
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,5 +123,7 @@ class Ledger:
             "verdicts": dict(self.verdicts),
             "sent": self.sent,
             "refused": dict(self.refused),
+            "passed": self.passed,
+            "pass_refused": dict(self.pass_refused),
             "residual": self.residual,
         }

@@ -13,7 +13,7 @@ from xdpipe.batch import COLUMNS
 from xdpipe.chain import describe
 from xdpipe.errors import XdpipeError
 from xdpipe.steering import Steering
-from xdpipe.verdict import DROP, TX, Verdict
+from xdpipe.verdict import DROP, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Pipeline:
     Args:
         steering: which packets are taken; a tcpdump filter as text will do.
         stages: in order. One set of instances serves one queue: a worker imports the file anew.
-        default: the verdict of packets that no stage decided: DROP or TX.
+        default: the verdict of packets that no stage decided: DROP, TX or PASS.
 
     Raises:
         ChainError: the stages do not fit together.
@@ -49,8 +49,8 @@ class Pipeline:
             )
         if not isinstance(self.stages, list | tuple):
             raise XdpipeError(f"stages={self.stages!r}: write a list of stages: [Headers(), …]")
-        if not isinstance(self.default, Verdict) or self.default not in (DROP, TX):
-            raise XdpipeError(f"default={self.default!r}: the default verdict is DROP or TX")
+        if not isinstance(self.default, Verdict) or not self.default:
+            raise XdpipeError(f"default={self.default!r}: the default verdict is DROP, TX or PASS")
         object.__setattr__(self, "infos", describe(self.stages))
 
     @property

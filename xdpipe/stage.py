@@ -75,7 +75,7 @@ class NativeStage(Stage):
     def process(self, batch: Batch) -> None:
         """Run on one batch, as a chain would; for tests."""
         if self._entry is None:
-            self.bind(memoryview(bytearray(8 * (OWN + len(self.counters)))).cast("Q"))
+            self.bind_alone()
         lib.xp_run_stages(batch.c, self._entry, 1)
 
     def bind(self, counts: memoryview) -> None:
@@ -87,6 +87,10 @@ class NativeStage(Stage):
         self._entry.run = ffi.addressof(lib, self.function)
         self._entry.state = self.state
         self._entry.counts = address
+
+    def bind_alone(self) -> None:
+        """Take a place for the counts that nobody else sees: it is in no chain."""
+        self.bind(memoryview(bytearray(8 * (OWN + len(self.counters)))).cast("Q"))
 
     @property
     def entry(self) -> Any:

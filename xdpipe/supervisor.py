@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from xdpipe.busy_poll import InterruptsOff, put_back
 from xdpipe.control import Control, ControlClosed
 from xdpipe.errors import XdpipeError
+from xdpipe.inject import LONGEST, Injector
 from xdpipe.ledger import Ledger
 from xdpipe.link import Link
 from xdpipe.link_watch import LinkWatch
@@ -124,8 +125,14 @@ class Supervisor:
                 "a packet lost so would show as residual"
             )
         self._mode = self._mode_for(self.attach)
+        if self.default == "PASS" and link.mtu > LONGEST - 14:
+            self._tell(
+                f"{link.name} has an MTU of {link.mtu}: packets of more than some {LONGEST} bytes "
+                "cannot be given back to the kernel, and are dropped and counted; lower it with: "
+                f"ip link set {link.name} mtu 3000"
+            )
         for handle in self._handles:
-            handle.open_socket(self._geometry, self._infos)
+            handle.open_socket(link, self._geometry, self._infos, self._injector(link))
             handle.hand_over(adopt=False, hints=self.hints)
         for handle in self._handles:
             handle.expect("mapped", self._interrupted)
@@ -174,6 +181,27 @@ class Supervisor:
             raise
         self._program = program
         self._stack.callback(program.close)
+
+    def _injector(self, link: Link) -> Injector | None:
+        """Return what a worker gives packets back by; None where there is no way back.
+
+        In generic mode there is none: packets that come back to the stack there meet the program
+        once more (do_xdp_generic in net/core/dev.c), and would go round in circles.
+
+        Raises:
+            XdpipeError: there is none, and packets that no stage decides are to go it.
+        """
+        try:
+            if self.attach != "native":
+                raise XdpipeError(
+                    f"{link.name} runs the program in generic mode, in which packets that are "
+                    "given back to the kernel would meet it again"
+                )
+            return Injector(link)
+        except XdpipeError as error:
+            if self.default == "PASS":
+                raise XdpipeError(f"default=PASS: {error}") from error
+            return None
 
     def _mode_for(self, attach: str) -> str:
         """Return what to ask of bind.

@@ -8,7 +8,7 @@ from xdpipe.core._core import lib
 class Verdict(IntEnum):
     """A packet's verdict, as it stands in the column `verdict` of a batch.
 
-    PASS and FORWARD are to come; the numbers are those of `enum xp_verdict` in core/xp.h.
+    FORWARD is to come; the numbers are those of `enum xp_verdict` in core/xp.h.
     """
 
     UNDECIDED = lib.XP_UNDECIDED
@@ -16,7 +16,10 @@ class Verdict(IntEnum):
     """The frame is freed, the packet is gone."""
     TX = lib.XP_TX
     """The packet goes out of the port that it came in by, as the stages left it."""
+    PASS = lib.XP_PASS
+    """The kernel gets the packet, as the stages left it, as if it had never been taken."""
 
 
 DROP = Verdict.DROP
 TX = Verdict.TX
+PASS = Verdict.PASS

@@ -64,7 +64,7 @@ def workers_table(now: Status, before: Status | None) -> Table:
     table.add_column("queue", justify="right", no_wrap=True)
     table.add_column("core", justify="right", no_wrap=True)
     table.add_column("mode", no_wrap=True)
-    for heading in ("pkt/s", "packets", "/batch", "DROP", "TX", "busy"):
+    for heading in ("pkt/s", "packets", "/batch", "DROP", "TX", "PASS", "busy"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("ring", no_wrap=True)
     table.add_column("lost")
@@ -79,6 +79,7 @@ def workers_table(now: Status, before: Status | None) -> Table:
             f"{worker['packets'] / worker['batches'] if worker['batches'] else 0:.1f}",
             count(worker["verdicts"]["DROP"]),
             count(worker["verdicts"]["TX"]),
+            count(worker["verdicts"]["PASS"]),
             f"{_rate(now, before, worker['queue'], 'busy_ns') / 1e9:.0%}",
             _ring_bar(worker),
             _drops(worker),
@@ -128,11 +129,14 @@ def ledger_tree(ledger: Status) -> Tree:
         if not n:
             continue
         branch = _add(received, verdict, n)
-        if verdict == "TX":
-            _add(branch, "sent", ledger["sent"])
-            refused = ledger["refused"]
-            if sum(refused.values()):
-                _add(branch, "refused", sum(refused.values()), refused)
+        for which, done, refused in (
+            ("TX", "sent", ledger["refused"]),
+            ("PASS", "passed", ledger["pass_refused"]),
+        ):
+            if verdict == which:
+                _add(branch, done, ledger[done])
+                if sum(refused.values()):
+                    _add(branch, "refused", sum(refused.values()), refused)
     residual = ledger["residual"]
     style = "green" if residual == 0 else "bold red"
     tree.add(Text(f"residual {residual:,}", style=style))

@@ -21,10 +21,13 @@ from xdpipe.control import Control, ControlClosed
 from xdpipe.core._core import ffi, lib
 from xdpipe.counters import CountersPage
 from xdpipe.errors import XdpipeError
+from xdpipe.inject import WayBack
 from xdpipe.pipeline import Pipeline, load_pipeline
 from xdpipe.privilege import die_with_parent, drop_all, find_user, renounce
+from xdpipe.stages import Headers
 from xdpipe.steering import Steering
 from xdpipe.umem import Umem
+from xdpipe.verdict import PASS
 from xdpipe.xsk import Xsk
 
 if TYPE_CHECKING:
@@ -49,6 +52,7 @@ class Worker:
         page: where to count.
         control: connection to the supervisor.
         tx_checksum: NIC or kernel fill in checksums that are due.
+        way_back: by which packets are given back to the kernel; None: by none.
     """
 
     def __init__(
@@ -61,11 +65,19 @@ class Worker:
         control: Control,
         *,
         tx_checksum: bool,
+        way_back: WayBack | None = None,
     ) -> None:
         self._control = control
-        self._keep = (xsk, umem, page)
+        self._keep = (xsk, umem, page, way_back)
         self.batch = Batch(umem.memory, assignment.batch_size)
         self.chain = Chain(pipeline.stages, self.batch, page.stage_counts, self._tell)
+        headers = ffi.NULL
+        if assignment.partial_checksums:
+            lib.xp_batch_may_be_partial(self.batch.c)
+            if not any(isinstance(stage, Headers) for stage in pipeline.stages):
+                self._headers = Headers()
+                self._headers.bind_alone()
+                headers = self._headers.state
         self._scratch = ffi.new("uint32_t[]", assignment.batch_size)
         self.c = ffi.new(
             "struct xp_worker *",
@@ -73,6 +85,7 @@ class Worker:
                 "xsk": xsk.c,
                 "umem": umem.c,
                 "batch": self.batch.c,
+                "pass": way_back.c if way_back is not None else ffi.NULL,
                 "stages": self.chain.c_stages,
                 "n_stages": self.chain.n_lead,
                 "default_verdict": pipeline.default,
@@ -80,6 +93,7 @@ class Worker:
                 "always_wake": not assignment.need_wakeup,
                 "busy_poll": assignment.busy_poll,
                 "hints": assignment.hints,
+                "headers": headers,
                 "tx_checksum": tx_checksum,
                 "multi_buffer": assignment.geometry.multi_buffer,
                 "control_fd": control.fileno(),
@@ -172,6 +186,25 @@ def _hello(pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
+def _way_back(fds: list[int], ifindex: int, *, needed: bool) -> WayBack | None:
+    """Return by what packets are given back to the kernel, None if by nothing.
+
+    Raises:
+        XdpipeError: the kernel does not let us, and it is needed.
+    """
+    if not fds:
+        return None
+    way_back = WayBack(fds[0], fds[1], ifindex)
+    try:
+        way_back.probe()
+    except XdpipeError:
+        if needed:
+            raise
+        way_back.close()
+        return None
+    return way_back
+
+
 def _work(control: Control, file: str, user: str) -> None:
     entry = find_user(user)
     renounce()
@@ -182,7 +215,7 @@ def _work(control: Control, file: str, user: str) -> None:
     if kind != "serve":
         return
     assignment = Assignment.from_dict(body)
-    xsk_fd, umem_fd, page_fd = fds
+    xsk_fd, umem_fd, page_fd, *pass_fds = fds
     os.sched_setaffinity(0, {assignment.core})
     umem = Umem(assignment.geometry, umem_fd)
     page = CountersPage(pipeline.infos, page_fd)
@@ -191,7 +224,8 @@ def _work(control: Control, file: str, user: str) -> None:
     kind, body = control.receive_plain()
     if kind != "bound":
         return
-    worker = Worker(pipeline, assignment, xsk, umem, page, control, **body)
+    way_back = _way_back(pass_fds, assignment.way_back, needed=pipeline.default == PASS)
+    worker = Worker(pipeline, assignment, xsk, umem, page, control, way_back=way_back, **body)
     control.send("ready")
     worker.serve()
 

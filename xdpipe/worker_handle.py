@@ -13,7 +13,9 @@ from xdpipe.assignment import Assignment
 from xdpipe.control import Control, ControlClosed
 from xdpipe.core._core import ffi, lib
 from xdpipe.counters import CountersPage
+from xdpipe.drivers import quirks
 from xdpipe.errors import XdpipeError
+from xdpipe.ledger import VERDICTS
 from xdpipe.netdev import XSK_TX_CHECKSUM, xsk_features
 from xdpipe.process import Process
 from xdpipe.umem import Umem
@@ -22,6 +24,7 @@ from xdpipe.xsk import REOPEN_S, Xsk, XskStatistics
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from xdpipe.inject import Injector
     from xdpipe.link import Link
     from xdpipe.run_options import RunOptions
     from xdpipe.stage_info import StageInfo
@@ -57,6 +60,8 @@ class WorkerHandle:
         self._options = options
         self.mode = ""
         """What bind gave: zerocopy or copy; empty while the socket is not bound."""
+        self.injector: Injector | None = None
+        """By which the worker gives packets back to the kernel; None: it cannot."""
         self.tx_checksum = False
         """NIC or kernel fill in checksums of packets that leave."""
         self.restarts = -1
@@ -128,8 +133,24 @@ class WorkerHandle:
                 if monotonic() > end:
                     raise
 
-    def open_socket(self, geometry: Geometry, infos: Sequence[StageInfo]) -> None:
-        """Make UMEM, socket and counters page, and fill the fill ring."""
+    def open_socket(
+        self,
+        link: Link,
+        geometry: Geometry,
+        infos: Sequence[StageInfo],
+        injector: Injector | None,
+    ) -> None:
+        """Make UMEM, socket and counters page, and fill the fill ring.
+
+        Args:
+            link: the interface.
+            geometry: of the UMEM.
+            infos: the stages that count on the page.
+            injector: by which the worker gives packets back, owned by this object now; None: it
+                cannot.
+        """
+        self.injector = injector
+        self.partial_checksums = quirks(link.driver).partial_checksums
         self.page = CountersPage(infos)
         self._new_socket(geometry)
         self._past = XskStatistics()
@@ -196,11 +217,16 @@ class WorkerHandle:
         It answers `mapped`; once the socket is bound and it was told so, `ready`.
         """
         options = self._options
+        fds: tuple[int, ...] = (self.xsk.fd, self.umem.fd, self.page.fd)
+        way_back = 0
+        if self.injector is not None:
+            fds += self.injector.way_back.fds
+            way_back = self.injector.way_back.ifindex
         assignment = Assignment(
             self.queue, self.core, options.batch_size, options.spin_us, self.umem.geometry, adopt,
-            options.need_wakeup, options.busy_poll, hints, self._before,
+            options.need_wakeup, options.busy_poll, hints, self.partial_checksums, way_back,
+            self._before,
         )  # fmt: skip
-        fds = (self.xsk.fd, self.umem.fd, self.page.fd)
         self.control.send("serve", assignment.to_dict(), fds)
 
     def serving(self) -> None:
@@ -244,6 +270,7 @@ class WorkerHandle:
             {
                 "xsk": self.xsk.c, "umem": self.umem.c, "counters": self.page.c_counters,
                 "multi_buffer": self.umem.geometry.multi_buffer,
+                "pass": self.injector.way_back.c if self.injector is not None else ffi.NULL,
                 **self._before,
             },
         )  # fmt: skip
@@ -263,7 +290,7 @@ class WorkerHandle:
     def close(self) -> None:
         """Kill the process and close socket, UMEM and page. May be called in any state."""
         self.kill()
-        for name in ("xsk", "umem", "page"):
+        for name in ("xsk", "umem", "page", "injector"):
             owner = getattr(self, name, None)
             if owner is not None:
                 owner.close()
@@ -292,12 +319,7 @@ class WorkerHandle:
             "wakeups": counters["wakeups"],
             "busy_polls": counters["busy_polls"],
             "tx_errors": counters["tx_errors"],
-            "verdicts": {
-                "DROP": counters["verdict_drop"],
-                "TX": counters["verdict_tx"],
-                "INVALID": counters["verdict_invalid"],
-                "LOST_WITH_WORKER": counters["verdict_lost"],
-            },
+            "verdicts": {name: counters[counter] for name, counter in VERDICTS.items()},
             "kernel": vars(statistics),
             "frames": frames,
             "n_frames": self.umem.geometry.n_frames,

@@ -56,4 +56,4 @@ def test_the_guide_says_what_its_stage_counts(tmp_path: Path) -> None:
     file.write_text(code_blocks("docs/guide.md")[0])
     result = check(load_pipeline(file), capture)
     assert result["stages"][1]["counters"] == {"large": 2, "small": 2}
-    assert result["verdicts"] == {"DROP": 2, "TX": 2, "INVALID": 0}
+    assert result["verdicts"] == {"DROP": 2, "TX": 2, "PASS": 0, "INVALID": 0}

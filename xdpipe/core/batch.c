@@ -74,7 +74,7 @@ struct xp_batch *xp_batch_init(void *arena, uint32_t capacity, uint8_t *base, ui
 		memcpy((uint8_t *)b + xp_columns[i].field, &at, sizeof(at));
 		at += padded((uint64_t)xp_columns[i].item_size * xp_columns[i].width * capacity);
 	}
-	b->n_more = b->n_checksums_due = 0;
+	b->n_more = b->n_checksums_due = b->partial_checksums = 0;
 	b->more_capacity = more_capacity(capacity);
 	b->more_addr = (uint64_t *)at;
 	b->more_len = (int32_t *)(at + padded(b->more_capacity * sizeof(uint64_t)));
@@ -90,6 +90,12 @@ void xp_batch_whole(struct xp_batch *b)
 		b->head_len[i] = b->len[i];
 		b->n_frames[i] = 1;
 	}
+}
+
+/* From now on packets may come with checksums that nobody filled in. */
+void xp_batch_may_be_partial(struct xp_batch *b)
+{
+	b->partial_checksums = 1;
 }
 
 /* Copy `size` bytes from offset `at` of a packet on, which lie within it. */

@@ -31,7 +31,8 @@ ffi.set_source(
     "xdpipe.core._core",
     '#include "xp.h"\n',
     sources=[f"xdpipe/core/{name}" for name in SOURCES],
-    depends=[f"xdpipe/core/{path.name}" for path in sorted(HERE.glob("*.h"))] + ["bpf/hints.h"],
+    depends=[f"xdpipe/core/{path.name}" for path in sorted(HERE.glob("*.h"))]
+    + ["bpf/hints.h", "bpf/inject.h"],
     include_dirs=["xdpipe/core", "bpf"],
     extra_compile_args=["-O3", "-std=gnu11", *os.environ.get("XDPIPE_CFLAGS", "").split()],
     extra_link_args=os.environ.get("XDPIPE_LDFLAGS", "").split(),

@@ -85,6 +85,11 @@ static uint64_t sum_of_pseudo(const struct xp_batch *b, uint32_t i, uint32_t len
 	return sum + sum_bytes(ip + 8, 32);
 }
 
+static uint32_t l4_len(const struct xp_batch *b, uint32_t i)
+{
+	return (uint32_t)(b->payload[i] + b->payload_len[i] - b->l4[i]);
+}
+
 static uint16_t offset_of_checksum(const struct xp_batch *b, uint32_t i)
 {
 	return b->flags[i] & XP_FLAG_TCP ? 16 : 6;
@@ -93,7 +98,7 @@ static uint16_t offset_of_checksum(const struct xp_batch *b, uint32_t i)
 static void fill_checksum(const struct xp_batch *b, uint32_t i)
 {
 	uint8_t *field = xp_packet(b, i) + b->l4[i] + offset_of_checksum(b, i);
-	uint32_t len = (uint32_t)(b->payload[i] + b->payload_len[i] - b->l4[i]);
+	uint32_t len = l4_len(b, i);
 	uint16_t sum = 0;
 
 	memcpy(field, &sum, 2);
@@ -115,6 +120,32 @@ uint32_t xp_want_checksum(struct xp_batch *b, const uint8_t *where)
 		uint32_t flags = b->flags[i];
 
 		if (!where[i] || !(flags & (XP_FLAG_TCP | XP_FLAG_UDP)) || flags & XP_FLAG_FRAGMENT)
+			continue;
+		b->checksum_due[i] = 1;
+		n++;
+	}
+	b->n_checksums_due += n;
+	return n;
+}
+
+/*
+ * Note that the checksum is due of packets that came without: from a link of the same machine whose
+ * sender left it to the link (CHECKSUM_PARTIAL, Documentation/networking/checksum-offloads.rst). In
+ * its place stands the sum of the pseudo header then; where a right checksum is the same by chance,
+ * it is filled in once more and does not change. Needs the columns of Headers. Returns how many.
+ */
+uint32_t xp_note_partial_checksums(struct xp_batch *b)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < b->n; i++) {
+		uint32_t flags = b->flags[i];
+		uint16_t field;
+
+		if (!(flags & (XP_FLAG_TCP | XP_FLAG_UDP)) || flags & XP_FLAG_FRAGMENT)
+			continue;
+		memcpy(&field, xp_packet(b, i) + b->l4[i] + offset_of_checksum(b, i), 2);
+		if (field != fold(sum_of_pseudo(b, i, l4_len(b, i))))
 			continue;
 		b->checksum_due[i] = 1;
 		n++;
@@ -154,7 +185,7 @@ int xp_finish_checksum(const struct xp_batch *b, uint32_t i, int offload)
 		.checksum_start = (uint16_t)b->l4[i],
 		.checksum_offset = offset_of_checksum(b, i),
 	};
-	uint32_t len = (uint32_t)(b->payload[i] + b->payload_len[i] - b->l4[i]);
+	uint32_t len = l4_len(b, i);
 	uint8_t *packet = xp_packet(b, i);
 	uint16_t sum;
 

@@ -24,7 +24,7 @@
 	  "of these, bytes in its first frame: all, unless it came in several (jumbo packets)")     \
 	X(n_frames, uint8_t, 1, 0, "receive", "frames that it came in")                            \
 	X(more, uint32_t, 1, 0, "receive", "place of its second frame in the batch's list")        \
-	X(verdict, uint8_t, 1, 1, "receive", "0 undecided, 1 DROP, 2 TX")                          \
+	X(verdict, uint8_t, 1, 1, "receive", "0 undecided, 1 DROP, 2 TX, 3 PASS")                  \
 	X(checksum_due, uint8_t, 1, 0, "receive",                                                  \
 	  "1: the checksum of TCP or UDP is filled in as the packet leaves (Batch.fill_checksum)")  \
 	X(nic_told, uint8_t, 1, 0, "NIC",                                                          \
@@ -71,6 +71,7 @@
 	X(batches, "batches that held a packet")                                                   \
 	X(verdict_drop, "packets whose verdict was DROP")                                          \
 	X(verdict_tx, "packets whose verdict was TX")                                              \
+	X(verdict_pass, "packets whose verdict was PASS")                                          \
 	X(verdict_invalid, "packets with a verdict that there is not; dropped")                    \
 	X(verdict_lost, "packets in the hands of a worker when it died")                           \
 	X(tx_submitted, "packets put on the tx ring")                                              \
@@ -80,6 +81,10 @@
 	X(tx_abandoned, "still not completed when the worker stopped")                             \
 	X(tx_errors, "send calls that failed otherwise, by the last errno")                        \
 	X(tx_errno, "that errno")                                                                  \
+	X(passed, "packets given back to the kernel")                                              \
+	X(pass_too_long, "PASS packets longer than the kernel's frames, some 3400 bytes")             \
+	X(pass_failed, "PASS packets that the kernel did not take, by the last errno")             \
+	X(pass_errno, "that errno; 0: there is no way back, in generic mode for one")              \
 	X(received_more, "further frames of received packets that came in several")                \
 	X(tx_submitted_more, "further frames of packets put on the tx ring")                       \
 	X(tx_completed_more, "further frames of packets come back")                                \

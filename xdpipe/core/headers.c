@@ -34,7 +34,8 @@ enum { PROTO_HOP_BY_HOP = 0, PROTO_ICMP = 1, PROTO_TCP = 6, PROTO_UDP = 17, PROT
        PROTO_MOBILITY = 135, PROTO_HIP = 139, PROTO_SHIM6 = 140 };
 
 /* In the order of Headers.counters in xdpipe/stages/headers.py; behind malformed, one a reason. */
-enum { N_IPV4, N_IPV6, N_OTHER, N_TCP, N_UDP, N_ICMP, N_ICMP6, N_VLAN, N_FRAGMENTS, N_MALFORMED };
+enum { N_IPV4, N_IPV6, N_OTHER, N_TCP, N_UDP, N_ICMP, N_ICMP6, N_VLAN, N_FRAGMENTS,
+       N_PARTIAL_CHECKSUM, N_MALFORMED };
 
 /* One packet's result, in registers until it is stored. */
 struct parsed {
@@ -373,5 +374,7 @@ int xp_stage_headers(struct xp_batch *b, void *state)
 	n[N_ICMP6] += count_flag(b, XP_FLAG_ICMP6, XP_FLAG_ICMP6);
 	n[N_VLAN] += count_flag(b, XP_FLAG_VLAN, XP_FLAG_VLAN);
 	n[N_FRAGMENTS] += count_flag(b, XP_FLAG_FRAGMENT, XP_FLAG_FRAGMENT);
+	if (b->partial_checksums)
+		n[N_PARTIAL_CHECKSUM] += xp_note_partial_checksums(b);
 	return 0;
 }

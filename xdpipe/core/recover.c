@@ -117,7 +117,13 @@ void xp_reconcile(struct xp_worker *w)
 		c->verdict_tx = tx;
 	else /* died between the counter and the ring: those frames were never sent */
 		c->tx_no_room += c->verdict_tx - tx;
-	c->verdict_lost = c->received - c->verdict_drop - c->verdict_tx - c->verdict_invalid;
+	if (w->pass) { /* the program's word counts */
+		c->passed = xp_injected(w->pass);
+		c->pass_too_long = xp_inject_refused(w->pass);
+	}
+	c->verdict_pass = c->passed + c->pass_too_long + c->pass_failed;
+	c->verdict_lost = c->received - c->verdict_drop - c->verdict_tx - c->verdict_pass -
+			  c->verdict_invalid;
 }
 
 /*

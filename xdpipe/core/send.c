@@ -163,30 +163,43 @@ static void send_single(struct xp_worker *w, uint32_t n_tx)
 
 /*
  * Give every packet of the batch what its verdict says: DROP frees its frame, TX puts it on the
- * tx ring, or frees and counts it where that is full. The batch owns nothing afterwards.
+ * tx ring, or frees and counts it where that is full, PASS gives a copy to the kernel and frees
+ * it. The batch owns nothing afterwards.
  */
 void xp_dispatch(struct xp_worker *w)
 {
 	struct xp_counters *c = w->counters;
 	struct xp_batch *b = w->batch;
 	uint8_t rest = (uint8_t)w->default_verdict;
-	uint32_t n_tx = 0, n_drop = 0, n_invalid = 0;
+	uint32_t n_tx = 0, n_drop = 0, n_pass = 0, n_invalid = 0;
+	int parsed = 0;
 
 	for (uint32_t i = 0; i < b->n; i++) {
 		uint8_t v = b->verdict[i] == XP_UNDECIDED ? rest : b->verdict[i];
 
+		if (w->headers && !parsed && v != XP_DROP) {
+			xp_stage_headers(b, w->headers);
+			parsed = 1;
+		}
 		if (v == XP_TX) {
 			w->tx_scratch[n_tx++] = i;
 			continue;
 		}
-		if (v == XP_DROP)
+		if (v == XP_DROP) {
 			n_drop++;
-		else
+		} else if (v == XP_PASS) {
+			xp_pass_packet(w, i);
+			n_pass++;
+		} else {
 			n_invalid++;
+		}
 		free_packet(w->umem, b, i);
 	}
 	c->verdict_drop += n_drop;
 	c->verdict_invalid += n_invalid;
+	c->verdict_pass += n_pass;
+	if (n_pass && w->pass)
+		xp_pass_flush(w);
 	b->n = 0;
 	if (n_tx && w->multi_buffer)
 		send_multi_buffer(w, n_tx);

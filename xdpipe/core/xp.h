@@ -53,13 +53,14 @@ struct xp_batch {
 	uint32_t n_more;
 	uint32_t more_capacity;
 	uint32_t n_checksums_due;
+	uint32_t partial_checksums; /* packets may come with checksums that nobody filled in */
 #define X(name, type, width, writable, by, doc) type *name;
 	XP_COLUMNS(X)
 #undef X
 };
 
 /* cdef begin */
-enum xp_verdict { XP_UNDECIDED, XP_DROP, XP_TX };
+enum xp_verdict { XP_UNDECIDED, XP_DROP, XP_TX, XP_PASS };
 /* the first of a stage's counts; its own follow */
 enum xp_stage_count { XP_STAGE_PACKETS, XP_STAGE_NS, XP_STAGE_ERRORS, XP_STAGE_OWN };
 
@@ -138,10 +139,20 @@ struct xp_stage {
 	uint64_t *counts; /* enum xp_stage_count, then the stage's own counters */
 };
 
+/* How packets are given back to the kernel. */
+struct xp_pass {
+	int prog_fd;
+	uint32_t ifindex; /* that they seem to come by */
+	void *inject;     /* struct xp_inject, shared with the program */
+	uint32_t n;       /* packets that wait in it, */
+	uint32_t used;    /* and their bytes */
+};
+
 struct xp_worker {
 	struct xp_xsk *xsk;
 	struct xp_umem *umem;
 	struct xp_batch *batch;
+	struct xp_pass *pass;     /* NULL: there is no way back to the kernel */
 	struct xp_stage *stages;  /* the native stages at the head of the chain, */
 	uint32_t n_stages;        /* which xp_cycle runs itself */
 	uint32_t default_verdict; /* for packets that no stage decided */
@@ -149,6 +160,9 @@ struct xp_worker {
 	uint32_t always_wake;     /* bound without need_wakeup: the rings do not say when to */
 	uint32_t multi_buffer;    /* packets may come in several frames (XDP_USE_SG) */
 	uint32_t hints;           /* bpf/hints.h stands before each packet */
+	/* Where packets may come with such checksums and the chain has no Headers: its state, for the
+	 * columns that filling them in takes; else NULL. */
+	void *headers;
 	uint32_t tx_checksum;     /* NIC or kernel fill in checksums (XDP_TX_METADATA) */
 	uint32_t busy_poll;       /* run the driver's receive work in our own calls */
 	int control_fd;           /* poll returns when it is readable */
@@ -205,6 +219,14 @@ uint32_t xp_transmit(struct xp_worker *w, const uint8_t *packets, const uint64_t
 		     const int32_t *lens, uint32_t n);
 int xp_drain_tx(struct xp_worker *w, uint32_t timeout_ms);
 
+/* pass.c */
+uint64_t xp_inject_bytes(void);
+uint64_t xp_injected(const struct xp_pass *pass);
+uint64_t xp_inject_refused(const struct xp_pass *pass);
+int xp_pass_probe(struct xp_pass *pass);
+void xp_pass_flush(struct xp_worker *w);
+void xp_pass_packet(struct xp_worker *w, uint32_t i);
+
 /* loop.c */
 void xp_refill(struct xp_worker *w);
 void xp_service(struct xp_worker *w);
@@ -221,6 +243,7 @@ uint32_t xp_batch_n(const struct xp_batch *b);
 void xp_batch_set_n(struct xp_batch *b, uint32_t n);
 void *xp_batch_column(struct xp_batch *b, uint32_t column);
 void xp_batch_whole(struct xp_batch *b);
+void xp_batch_may_be_partial(struct xp_batch *b);
 void xp_batch_read(const struct xp_batch *b, uint32_t packet, uint8_t *out);
 void xp_load(const struct xp_batch *b, const int32_t *offsets, uint32_t step, void *out,
 	     uint32_t width, uint64_t missing);
@@ -233,6 +256,7 @@ uint32_t xp_decide(struct xp_batch *b, const uint8_t *where, uint32_t verdict);
 
 /* checksum.c */
 uint32_t xp_want_checksum(struct xp_batch *b, const uint8_t *where);
+uint32_t xp_note_partial_checksums(struct xp_batch *b);
 void xp_fill_checksums(struct xp_batch *b);
 void xp_forget_checksums(struct xp_batch *b);
 int xp_finish_checksum(const struct xp_batch *b, uint32_t i, int offload);

@@ -12,6 +12,8 @@ class Headers(NativeStage):
     Read are Ethernet II (IEEE 802.3), up to two VLAN tags (802.1Q, 802.1ad), IPv4 with options
     (RFC 791), IPv6 with its extension headers (RFC 8200), TCP (RFC 9293), UDP (RFC 768), ICMP
     (RFC 792), ICMPv6 (RFC 4443). A fragment is flagged; a later one has no ports and no l4.
+    On a link of the same machine (veth, tap) a TCP or UDP checksum may be left to the link, which
+    never fills it in: counted as partial_checksum, and filled in if the packet leaves.
     What contradicts itself is flagged MALFORMED with a reason and counted; nothing is dropped.
     """
 
@@ -19,7 +21,8 @@ class Headers(NativeStage):
         column.name for column in COLUMNS.values() if column.provider == "Headers"
     )
     counters: ClassVar[tuple[str, ...]] = (
-        "ipv4", "ipv6", "other", "tcp", "udp", "icmp", "icmp6", "vlan", "fragments", "malformed",
+        "ipv4", "ipv6", "other", "tcp", "udp", "icmp", "icmp6", "vlan", "fragments",
+        "partial_checksum", "malformed",
         *(f"malformed_{reason.lower()}" for reason in MALFORMED),
     )  # fmt: skip
     function: ClassVar[str] = "xp_stage_headers"
