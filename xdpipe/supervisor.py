@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from xdpipe.attach import attach
 from xdpipe.busy_poll import InterruptsOff, put_back
 from xdpipe.control import Control, ControlClosed
 from xdpipe.errors import XdpipeError
-from xdpipe.inject import LONGEST, Injector
 from xdpipe.ledger import Ledger
 from xdpipe.link import Link
 from xdpipe.link_watch import LinkWatch
@@ -22,7 +22,7 @@ from xdpipe.process import Process
 from xdpipe.run_options import RunOptions, choose_cores
 from xdpipe.rundir import RunDir, State, network_namespace
 from xdpipe.stage_info import StageInfo
-from xdpipe.steering import Guard, Steering, SteerProgram
+from xdpipe.steering import Steering
 from xdpipe.umem import Geometry
 from xdpipe.worker_handle import WorkerHandle, sum_stages
 from xdpipe.xsk import QueueBusy
@@ -70,9 +70,6 @@ class Supervisor:
         self._stack.callback(self._selector.close)
         self._handles: list[WorkerHandle] = []
         self._listener: socket.socket | None = None
-        self.attach = ""
-        self.hints = False
-        """What the NIC tells of a packet goes along with it."""
         self.started_at = 0.0
         self.stop_asked = False
         """Somebody asked by `xdpipe down` that it ends."""
@@ -118,22 +115,19 @@ class Supervisor:
         self._infos = tuple(StageInfo.from_dict(info) for info in hellos[0]["stages"])
         self.default = hellos[0]["default"]
         self.steering = Steering.from_dict(hellos[0]["steering"])
-        self._attach(link, wants_hints=hellos[0]["hints"])
-        if not self._program.redirect_errors_known:
-            self._tell(
-                "this kernel lets nobody watch failed redirects (tracepoint xdp_redirect_err): "
-                "a packet lost so would show as residual"
-            )
-        self._mode = self._mode_for(self.attach)
-        if self.default == "PASS" and link.mtu > LONGEST - 14:
-            self._tell(
-                f"{link.name} has an MTU of {link.mtu}: packets of more than some {LONGEST} bytes "
-                "cannot be given back to the kernel, and are dropped and counted; lower it with: "
-                f"ip link set {link.name} mtu 3000"
-            )
+        self._attached = attach(
+            link, self.steering, self._options, self._tell,
+            multi_buffer=self._geometry.multi_buffer, wants_hints=hellos[0]["hints"],
+        )  # fmt: skip
+        self._stack.callback(self._attached.close)
+        self._program = self._attached.program
+        passes = self.default == "PASS"
+        self._attached.tell_limits(self._tell, passes=passes)
+        self._mode = self._attached.bind_mode(self._options.mode)
         for handle in self._handles:
-            handle.open_socket(link, self._geometry, self._infos, self._injector(link))
-            handle.hand_over(adopt=False, hints=self.hints)
+            injector = self._attached.injector(needed=passes)
+            handle.open_socket(link, self._geometry, self._infos, injector)
+            handle.hand_over(adopt=False, hints=self._attached.hints)
         for handle in self._handles:
             handle.expect("mapped", self._interrupted)
             handle.bind(link, self._mode)
@@ -150,74 +144,6 @@ class Supervisor:
         self._listener = self._run_dir.listen()
         self._stack.callback(self._listener.close)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-
-    def _attach(self, link: Link, *, wants_hints: bool) -> None:
-        """Load the program and attach it; with what the NIC tells if that is wanted and works.
-
-        A program that asks the NIC is bound to it, and such a one the kernel does not attach in
-        generic mode (dev_xdp_attach in net/core/dev.c).
-        """
-        self.hints = wants_hints
-        if wants_hints:
-            try:
-                if self._options.attach == "generic":
-                    raise XdpipeError("the program is attached in generic mode")
-                self._load_and_attach(link, "native", hints_of=link.index)
-                return
-            except XdpipeError as error:
-                self.hints = False
-                self._tell(f"{link.name} tells nothing of its packets (columns nic_…): {error}")
-        self._load_and_attach(link, self._options.attach)
-
-    def _load_and_attach(self, link: Link, mode: str, hints_of: int = 0) -> None:
-        program = SteerProgram(
-            self.steering, Guard.present() if self._options.guard else None, link.n_rx_queues,
-            multi_buffer=self._geometry.multi_buffer, hints_of=hints_of,
-        )  # fmt: skip
-        try:
-            self.attach = program.attach(link.index, link.name, mode)
-        except BaseException:
-            program.close()
-            raise
-        self._program = program
-        self._stack.callback(program.close)
-
-    def _injector(self, link: Link) -> Injector | None:
-        """Return what a worker gives packets back by; None where there is no way back.
-
-        In generic mode there is none: packets that come back to the stack there meet the program
-        once more (do_xdp_generic in net/core/dev.c), and would go round in circles.
-
-        Raises:
-            XdpipeError: there is none, and packets that no stage decides are to go it.
-        """
-        try:
-            if self.attach != "native":
-                raise XdpipeError(
-                    f"{link.name} runs the program in generic mode, in which packets that are "
-                    "given back to the kernel would meet it again"
-                )
-            return Injector(link)
-        except XdpipeError as error:
-            if self.default == "PASS":
-                raise XdpipeError(f"default=PASS: {error}") from error
-            return None
-
-    def _mode_for(self, attach: str) -> str:
-        """Return what to ask of bind.
-
-        A driver binds a zero-copy socket without looking whether its own XDP runs the program, but
-        generic XDP cannot fill it (xsk_generic_rcv): nothing would ever be received.
-        """
-        mode = self._options.mode
-        if attach == "native":
-            return mode
-        if mode == "zerocopy":
-            raise XdpipeError(
-                f"{self._link.name}: zero copy needs the program in native mode, and it is "
-                "attached in generic mode; use --mode auto or copy"
-            )
-        return "copy"
 
     def _complete(self, link: Link) -> RunOptions:
         options = self._options
@@ -397,7 +323,7 @@ class Supervisor:
                 self._give_up(handle, error)
                 return
         handle.state = "starting"
-        handle.hand_over(adopt=adopt, hints=self.hints)
+        handle.hand_over(adopt=adopt, hints=self._attached.hints)
 
     def _try_bind(self, handle: WorkerHandle) -> None:
         """Bind the socket that a worker is about to serve, if it is a new one."""
@@ -443,7 +369,7 @@ class Supervisor:
         """
         if reports and not self._stopping:
             self._ask_reports()
-        workers = [handle.status(self.attach) for handle in self._handles]
+        workers = [handle.status(self._attached.mode) for handle in self._handles]
         return {
             "name": Path(self._options.file).stem,
             "file": self._options.file,
@@ -451,8 +377,8 @@ class Supervisor:
             "driver": self._link.driver,
             "filter": self.steering.filter,
             "default": self.default,
-            "attach": self.attach,
-            "hints": self.hints,
+            "attach": self._attached.mode,
+            "hints": self._attached.hints,
             "guard": self._options.guard,
             "uptime_s": round(time.monotonic() - self.started_at, 3),
             "ledger": self._ledger().to_dict(),
