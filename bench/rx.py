@@ -9,48 +9,16 @@ Of ns per packet there is no ratio: testpmd counts its polls that found packets,
 `busy_ns` begins after the receive that ended a wait, so leaves that receive out.
 """
 
-import json
 import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import harness
 from generator import template
 from running import RunningPipeline
 from testpmd import Testpmd, hugepages
+from wire import Wire
 
-from xdpipe.netns import Namespace, VethEnd, veth_pair
-
-HERE = Path(__file__).resolve().parent
 CHAINS = {"empty": "≥ 1.0", "headers": "≥ 0.97", "array": "≥ 0.85"}
-
-
-class Wire:
-    """Two namespaces and a veth pair with one queue, made anew for each measurement."""
-
-    def __init__(self) -> None:
-        self.host, self.client = Namespace(), Namespace()
-        veth_pair(
-            VethEnd("h0", self.host, mac="02:00:00:00:00:01"),
-            VethEnd("c0", self.client, mac="02:00:00:00:00:02"),
-            n_queues=1,
-        )
-
-    def generate(self, seconds: float) -> dict[str, float]:
-        done = self.client.run(
-            # from its start, which is compiling, on its own core
-            ["taskset", "--cpu-list", "0", sys.executable, str(HERE / "generator.py"), "c0",
-             str(seconds), "--core", "0"],
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        sent: dict[str, float] = json.loads(done.stdout)
-        return sent
-
-    def close(self) -> None:
-        self.host.close()
-        self.client.close()
 
 
 def measure_testpmd(seconds: float) -> dict[str, float]:

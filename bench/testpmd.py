@@ -1,4 +1,4 @@
-"""DPDK's testpmd in rxonly mode over AF_XDP in copy mode: the peer for receiving."""
+"""DPDK's testpmd over AF_XDP in copy mode: the peer for receiving and for sending back."""
 
 import re
 import subprocess
@@ -38,13 +38,20 @@ class Testpmd:
     was the limit in all of them.
     """
 
-    def __init__(self, namespace: Namespace, dev: str) -> None:
+    def __init__(self, namespace: Namespace, dev: str, mode: str = "rxonly") -> None:
+        """Start.
+
+        Args:
+            namespace: that `dev` lies in.
+            dev: interface.
+            mode: `rxonly`, `io` or `macswap`.
+        """
         command = (
             "mount -t hugetlbfs none /dev/hugepages && "
             "exec stdbuf -oL dpdk-testpmd -l 0,1 --main-lcore 0 "
             f"--no-pci --in-memory --vdev=net_af_xdp0,iface={dev},start_queue=0,queue_count=1"
             ",busy_budget=0 "
-            "-- --interactive --forward-mode=rxonly --nb-cores=1 --rxq=1 --txq=1 --burst=64 "
+            f"-- --interactive --forward-mode={mode} --nb-cores=1 --rxq=1 --txq=1 --burst=64 "
             "--rxd=2048 --txd=2048 --total-num-mbufs=16384 --no-flush-rx "
             "--record-core-cycles"
         )
@@ -53,7 +60,7 @@ class Testpmd:
             ["unshare", "--mount", "bash", "-c", command],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
-        self._ask("start", "rxonly packet forwarding")
+        self._ask("start", f"{mode} packet forwarding")
 
     def _ask(self, command: str, until: str) -> str:
         """Send a command, return what is said up to a line that holds `until`."""

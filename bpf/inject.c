@@ -35,16 +35,26 @@ int inject_packet(struct xdp_md *ctx)
 	in->next = i + 1;
 	at = in->packets[i].at;
 	len = in->packets[i].len;
-	/* from here on the verifier knows these two, whatever the worker writes meanwhile */
+	/*
+	 * Read once: what is looked at is what is used, whatever the worker writes meanwhile. And so
+	 * that the verifier sees that, too, clang must not make one comparison of two with a number
+	 * that it computes of len (it knows of no more after that than before).
+	 */
 	asm volatile("" : "+r"(at), "+r"(len));
+	if (len < XP_ETH_HLEN)
+		goto refused;
+	asm volatile("" : "+r"(len));
+	if (len > XP_INJECT_LONGEST || at > XP_INJECT_BYTES)
+		goto refused;
 	have = (void *)(long)ctx->data_end - (void *)(long)ctx->data;
 	asm volatile("" : "+r"(have)); /* else clang subtracts data_end from len, a pointer */
-	if (at <= XP_INJECT_BYTES && len >= XP_ETH_HLEN && len <= XP_INJECT_LONGEST &&
-	    !bpf_xdp_adjust_tail(ctx, (int)len - (int)have) &&
-	    !xp_store_bytes(ctx, 0, in->bytes + at, len)) {
-		in->injected++;
-		return XDP_PASS;
-	}
+	if (bpf_xdp_adjust_tail(ctx, (int)len - (int)have) ||
+	    xp_store_bytes(ctx, 0, in->bytes + at, len))
+		goto refused;
+	in->injected++;
+	return XDP_PASS;
+
+refused:
 	in->refused++;
 	return XDP_DROP;
 }

@@ -61,8 +61,8 @@ def suites(*, everything: bool) -> list[Suite]:
     """
     root_tests: tuple[str, ...] = ("tests/bpf", "tests/veth")
     if not everything:
-        names = ("bpf/test_attach", "veth/test_udp_echo", "veth/test_jumbo", "veth/test_nic_told")
-        root_tests = tuple(f"tests/{name}.py" for name in names)
+        names = ("test_udp_echo", "test_jumbo", "test_nic_told", "test_pass")
+        root_tests = ("tests/bpf/test_attach.py", *(f"tests/veth/{name}.py" for name in names))
     marks = () if everything else ("-m", "kernel")
     nics = ("virtio", "igb", "vmxnet3")
     return [  # the longest first

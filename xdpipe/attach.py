@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from xdpipe import ethtool
 from xdpipe.errors import XdpipeError
 from xdpipe.inject import LONGEST, Injector
 from xdpipe.steering import Guard, Steering, SteerProgram
@@ -75,7 +76,12 @@ class Attached:
             return None
 
     def tell_limits(self, tell: Callable[[str], None], *, passes: bool) -> None:
-        """Tell what will not be counted, or not be given back."""
+        """Tell what will not be counted, or not be given back as it came.
+
+        Args:
+            tell: told in a line each.
+            passes: packets that no stage decides are given back.
+        """
         if not self.program.redirect_errors_known:
             tell(
                 "this kernel lets nobody watch failed redirects (tracepoint xdp_redirect_err): "
@@ -86,6 +92,12 @@ class Attached:
                 f"{self.link.name} has an MTU of {self.link.mtu}: packets of more than some "
                 f"{LONGEST} bytes cannot be given back to the kernel, and are dropped and counted; "
                 f"lower it with: ip link set {self.link.name} mtu 3000"
+            )
+
+        if passes and not self.hints and ethtool.takes_vlan_tags(self.link.name):
+            tell(
+                f"{self.link.name} takes VLAN tags out of packets, and those that are given back "
+                f"come without; switch that off with: ethtool -K {self.link.name} rxvlan off"
             )
 
     def close(self) -> None:
@@ -101,11 +113,21 @@ def attach(
     *,
     multi_buffer: bool,
     wants_hints: bool,
+    passes: bool,
 ) -> Attached:
     """Load the program and attach it; with what the NIC tells if that is wanted and works.
 
     A program that asks the NIC is bound to it, and such a one the kernel does not attach in generic
     mode (dev_xdp_attach in net/core/dev.c).
+
+    Args:
+        link: the interface.
+        steering: which packets are taken.
+        options: how the pipeline runs.
+        tell: told in a line what cannot be had.
+        multi_buffer: packets may come in several buffers.
+        wants_hints: a stage wants to know what the NIC tells.
+        passes: packets that no stage decides are given back, with the VLAN tags that the NIC took.
 
     Raises:
         XdpipeError: see SteerProgram.
@@ -123,11 +145,12 @@ def attach(
             raise
         return Attached(link, program, obtained, hints_of != 0)
 
-    if wants_hints:
+    if wants_hints or (passes and ethtool.takes_vlan_tags(link.name)):
         try:
             if options.attach == "generic":
                 raise XdpipeError("the program is attached in generic mode")
             return load("native", link.index)
         except XdpipeError as error:
-            tell(f"{link.name} tells nothing of its packets (columns nic_…): {error}")
+            if wants_hints:
+                tell(f"{link.name} tells nothing of its packets (columns nic_…): {error}")
     return load(options.attach, 0)

@@ -101,6 +101,12 @@ def set_gro(name: str, *, on: bool) -> None:
     _ask(name, _VALUE.pack(_SGRO, on))
 
 
+def takes_vlan_tags(name: str) -> bool:
+    """Return whether the interface takes VLAN tags out of the packets that it receives."""
+    answer = _ask(name, _VALUE.pack(_GFLAGS, 0))
+    return answer is not None and bool(_VALUE.unpack(answer)[1] & _FLAG_RXVLAN)
+
+
 def set_up(name: str) -> None:
     """Set an interface up.
 

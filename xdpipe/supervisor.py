@@ -115,13 +115,14 @@ class Supervisor:
         self._infos = tuple(StageInfo.from_dict(info) for info in hellos[0]["stages"])
         self.default = hellos[0]["default"]
         self.steering = Steering.from_dict(hellos[0]["steering"])
+        passes = self.default == "PASS"
         self._attached = attach(
             link, self.steering, self._options, self._tell,
             multi_buffer=self._geometry.multi_buffer, wants_hints=hellos[0]["hints"],
+            passes=passes,
         )  # fmt: skip
         self._stack.callback(self._attached.close)
         self._program = self._attached.program
-        passes = self.default == "PASS"
         self._attached.tell_limits(self._tell, passes=passes)
         self._mode = self._attached.bind_mode(self._options.mode)
         for handle in self._handles:

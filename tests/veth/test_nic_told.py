@@ -67,6 +67,20 @@ def test_a_vlan_tag_that_the_nic_took_out_is_told(bench: Bench, vlan: str) -> No
     assert counted["vlan"] == counted["vlan_5"] == n_tagged
 
 
+@pytest.mark.kernel
+@pytest.mark.skipif(KERNEL < (6, 8), reason="NICs tell of VLAN tags from Linux 6.8 on")
+def test_a_packet_that_is_given_back_has_its_tag_again(bench: Bench, vlan: str) -> None:
+    running = bench.run(PIPELINES / "pass_all.py")
+    done = bench.client.run(
+        ["ping", "-c", "10", "-i", "0.02", "-W", "10", vlan],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert " 0% packet loss" in done.stdout, done.stdout
+    final = running.end()
+    assert final["ledger"]["passed"] >= 10
+    assert final["ledger"]["residual"] == 0
+
+
 def test_in_generic_mode_the_columns_are_absent_and_that_is_told(bench: Bench) -> None:
     running = bench.run(PIPELINES / "nic_told.py", "--attach", "generic")
     n = send(bench, HOST4)

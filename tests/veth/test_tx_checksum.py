@@ -34,7 +34,6 @@ def rewritten(bench: Bench, local: str, remote: str) -> int:
     return len(SIZES)
 
 
-@pytest.mark.kernel
 @pytest.mark.parametrize("frame", [1500, 9000])
 def test_the_kernel_computes_it_where_the_link_does_not(
     bench: Bench, tmp_path: Path, frame: int

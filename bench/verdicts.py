@@ -1,0 +1,102 @@
+"""What becomes of packets, over a veth: given back to the kernel, and sent back beside testpmd.
+
+The generator has core 0, with the kernel's receive work; the receiver has core 1. PASS has no peer:
+nobody else gives packets back. They go to a UDP socket of the host that nobody reads, so the whole
+of the receiving stack is in the figure. What is sent back is counted where it arrives, at the
+generator's end, of which the sender's core does the work as well: as it came (testpmd's io), and
+with its addresses swapped (testpmd's macswap swaps those of Ethernet; xdpipe parses the headers and
+swaps those of IP and the ports as well, so what comes back is another flow to that end's stack).
+"""
+
+import socket
+
+import harness
+from running import RunningPipeline
+from testpmd import Testpmd, hugepages
+from wire import Wire
+
+HOST = "10.9.0.1"  # where the generator's packets go
+PORT = 9
+PEERS = {"io": "io", "swap": "macswap"}  # by chain, testpmd's mode
+
+
+def measure_pass(seconds: float) -> dict[str, float]:
+    wire = Wire()
+    wire.host.run(["ip", "address", "add", f"{HOST}/8", "dev", "h0"])
+    with wire.host.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+        sock.bind((HOST, PORT))
+        running = RunningPipeline(wire.host, "pass")
+        pid = running.wait_ready()["workers"][0]["pid"]
+        waited_before = harness.waited(pid)
+        sent = wire.generate(seconds)
+        waited = harness.waited(pid) - waited_before
+        final = running.end()
+    wire.close()
+    ledger, [worker] = final["ledger"], final["workers"]
+    if ledger["residual"] or ledger["passed"] != worker["packets"]:
+        harness.fail(f"residual {ledger['residual']}, {ledger['passed']} of {worker['packets']}")
+    return {
+        "pps": ledger["passed"] / sent["seconds"],
+        "ns": worker["busy_ns"] / worker["packets"],
+        "waited": max(waited, sent["waited"]) / sent["seconds"],
+    }
+
+
+def measure_tx(chain: str, seconds: float) -> dict[str, float]:
+    wire = Wire()
+    running = RunningPipeline(wire.host, chain)
+    pid = running.wait_ready()["workers"][0]["pid"]
+    before, waited_before = wire.arrived(), harness.waited(pid)
+    sent = wire.generate(seconds)
+    waited = harness.waited(pid) - waited_before
+    final = running.end()
+    arrived = wire.arrived() - before
+    wire.close()
+    if final["ledger"]["residual"]:
+        harness.fail(f"residual {final['ledger']['residual']}")
+    return {
+        "pps": arrived / sent["seconds"],
+        "waited": max(waited, sent["waited"]) / sent["seconds"],
+    }
+
+
+def measure_testpmd(mode: str, seconds: float) -> dict[str, float]:
+    wire = Wire()
+    with Testpmd(wire.host, "h0", mode) as testpmd:
+        before, waited_before = wire.arrived(), harness.waited(testpmd.pid)
+        sent = wire.generate(seconds)
+        waited = harness.waited(testpmd.pid) - waited_before
+    arrived = wire.arrived() - before
+    wire.close()
+    return {
+        "pps": arrived / sent["seconds"],
+        "waited": max(waited, sent["waited"]) / sent["seconds"],
+    }
+
+
+def main() -> None:
+    given = harness.options(__doc__.splitlines()[0])
+    contestants: dict[str, harness.Measure] = {"pass": lambda: measure_pass(given.seconds)}
+    for chain, mode in PEERS.items():
+        contestants[chain] = lambda chain=chain: measure_tx(chain, given.seconds)
+        contestants[f"testpmd {mode}"] = lambda mode=mode: measure_testpmd(mode, given.seconds)
+    with hugepages():
+        results = harness.alternate(contestants, given.rounds, harness.Console(stderr=True))
+    rows = [
+        harness.alone("pass", "pkt/s", harness.series(results["pass"], "pps"), "≥ 1000000"),
+        harness.alone("pass_ns", "ns/pkt", harness.series(results["pass"], "ns")),
+        *(
+            harness.compare(
+                f"tx_{chain}", "pkt/s", harness.series(results[chain], "pps"), f"testpmd {mode}",
+                harness.series(results[f"testpmd {mode}"], "pps"), "≥ 1.0",
+            )
+            for chain, mode in PEERS.items()
+        ),
+    ]  # fmt: skip
+    facts = {"driver": "veth", "mode": "copy, native XDP", "packet": "60 bytes", "queues": "1"}
+    facts["disturbance"] = harness.disturbance(results)
+    harness.report("verdicts", rows, facts, given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""A veth pair to measure over: a generator on one end, the receiver on the other."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from xdpipe.netns import Namespace, VethEnd, veth_pair
+
+HERE = Path(__file__).resolve().parent
+
+
+class Wire:
+    """Two namespaces and a veth pair with one queue, made anew for each measurement."""
+
+    def __init__(self) -> None:
+        self.host, self.client = Namespace(), Namespace()
+        veth_pair(
+            VethEnd("h0", self.host, mac="02:00:00:00:00:01"),
+            VethEnd("c0", self.client, mac="02:00:00:00:00:02"),
+            n_queues=1,
+        )
+
+    def arrived(self) -> int:
+        """Return how many packets have come back to the generator's end."""
+        shown = self.client.run(["ip", "-json", "-s", "link", "show", "c0"], stdout=subprocess.PIPE)
+        return int(json.loads(shown.stdout)[0]["stats64"]["rx"]["packets"])
+
+    def generate(self, seconds: float) -> dict[str, float]:
+        done = self.client.run(
+            # from its start, which is compiling, on its own core
+            ["taskset", "--cpu-list", "0", sys.executable, str(HERE / "generator.py"), "c0",
+             str(seconds), "--core", "0"],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        sent: dict[str, float] = json.loads(done.stdout)
+        return sent
+
+    def close(self) -> None:
+        self.host.close()
+        self.client.close()
