@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,29 @@ def test_udp_echo_in_zero_copy_gives_back_every_byte_also_after_a_worker_was_kil
     assert final["ledger"]["sent"] == n
     assert final["workers"][0]["packets"] > before[0]
     assert {worker["mode"] for worker in final["workers"]} == {"zerocopy"}
+    check_books(final)
+
+
+def test_packets_taken_in_zero_copy_go_back_to_the_kernel(bench: Bench) -> None:
+    """A TCP session and pings, all of whose packets are taken and given back."""
+    running = bench.run(PIPELINES / "pass_all.py", "--mode", "zerocopy")
+    data = os.urandom(1 << 20)
+    listener = bench.host.call(lambda: socket.create_server((HOST4, 2000)))
+    with listener, bench.client.call(lambda: socket.create_connection((HOST4, 2000))) as ours:
+        ours.settimeout(60)
+        theirs, _ = listener.accept()
+        with theirs:
+            sender = threading.Thread(target=ours.sendall, args=(data,))
+            sender.start()
+            assert theirs.recv(len(data), socket.MSG_WAITALL) == data
+            sender.join()
+    for address in (HOST4, HOST6):
+        done = bench.client.run(["ping", "-c", "5", "-i", "0.1", "-W", "10", address],
+                                check=False, capture_output=True, text=True)  # fmt: skip
+        assert " 0% packet loss" in done.stdout, done.stdout
+    final = running.end()
+    assert {worker["mode"] for worker in final["workers"]} == {"zerocopy"}
+    assert final["ledger"]["received"] == final["ledger"]["passed"] > 500
     check_books(final)
 
 
