@@ -53,6 +53,12 @@ def _drops(worker: Status) -> Text:
     return Text(", ".join(parts) or "0", style="red" if parts else "")
 
 
+def _mode(worker: Status) -> str:
+    """Name what was obtained; zero copy is native always."""
+    mode: str = worker["mode"]
+    return mode if mode == "zerocopy" else f"{mode} {worker['attach']}"
+
+
 def workers_table(now: Status, before: Status | None) -> Table:
     """Draw a row for each queue: where it is served, how fast, and what becomes of its packets.
 
@@ -64,22 +70,33 @@ def workers_table(now: Status, before: Status | None) -> Table:
     table.add_column("queue", justify="right", no_wrap=True)
     table.add_column("core", justify="right", no_wrap=True)
     table.add_column("mode", no_wrap=True)
-    for heading in ("pkt/s", "packets", "/batch", "DROP", "TX", "PASS", "busy"):
+    # only those verdicts that there are: a terminal may have 80 columns
+    verdicts = [
+        verdict for verdict in ("DROP", "TX", "PASS")
+        if verdict in ("DROP", now["default"])
+        or any(worker["verdicts"][verdict] for worker in now["workers"])
+    ]  # fmt: skip
+    sums = ("packets", "/batch") if len(verdicts) < 3 else ()
+    for heading in ("pkt/s", *sums, *verdicts, "busy"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("ring", no_wrap=True)
-    table.add_column("lost")
+    table.add_column("lost", min_width=4)
     for worker in now["workers"]:
         serving = worker["state"] in ("serving", "done")
         table.add_row(
             str(worker["queue"]),
             str(worker["core"]),
-            f"{worker['mode']} {worker['attach']}" if serving else Text("none", style="red"),
+            _mode(worker) if serving else Text("none", style="red"),
             count(_rate(now, before, worker["queue"], "packets")),
-            count(worker["packets"]),
-            f"{worker['packets'] / worker['batches'] if worker['batches'] else 0:.1f}",
-            count(worker["verdicts"]["DROP"]),
-            count(worker["verdicts"]["TX"]),
-            count(worker["verdicts"]["PASS"]),
+            *(
+                (
+                    count(worker["packets"]),
+                    f"{worker['packets'] / max(worker['batches'], 1):.1f}",
+                )
+                if sums
+                else ()
+            ),
+            *(count(worker["verdicts"][verdict]) for verdict in verdicts),
             f"{_rate(now, before, worker['queue'], 'busy_ns') / 1e9:.0%}",
             _ring_bar(worker),
             _drops(worker),
