@@ -30,7 +30,8 @@ from types import ModuleType
 from typing import Any
 
 from xdpipe.bpf import Map, require_privilege
-from xdpipe.bpf_module import Compiled, MapSpec, renumber_maps
+from xdpipe.bpf_module import Compiled, MapSpec
+from xdpipe.bpf_program import renumber_maps
 from xdpipe.errors import XdpipeError
 
 INCLUDE = Path("/usr/include")

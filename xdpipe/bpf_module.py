@@ -6,7 +6,6 @@ kept (bpf_cache.py): loading from there needs neither bcc nor clang.
 
 import base64
 import os
-import struct
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -14,12 +13,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from xdpipe.bpf import Map
-from xdpipe.bpf_program import PROG_TYPE_XDP, Program, call_kfuncs
+from xdpipe.bpf_program import PROG_TYPE_XDP, Program, call_kfuncs, renumber_maps
 from xdpipe.errors import XdpipeError
-
-_INSTRUCTION = struct.Struct("=BBhi")  # code, registers, offset, immediate (RFC 9669, 3.1)
-_LOAD_64 = 0x18  # takes two instructions
-_PSEUDO_MAP_FD = 1  # linux/bpf.h, as source register
 
 
 @dataclass(frozen=True)
@@ -68,18 +63,6 @@ class Compiled:
             {name: base64.b64decode(code) for name, code in data["functions"].items()},
             tuple(MapSpec(**{**spec, "fields": tuple(spec["fields"])}) for spec in data["maps"]),
         )
-
-
-def renumber_maps(bytecode: bytes, numbers: Mapping[int, int]) -> bytes:
-    """Put other numbers in the place of those by which a program refers to its maps."""
-    out = bytearray(bytecode)
-    at = 0
-    while at < len(out):
-        code, registers, offset, number = _INSTRUCTION.unpack_from(out, at)
-        if code == _LOAD_64 and registers >> 4 == _PSEUDO_MAP_FD:
-            _INSTRUCTION.pack_into(out, at, code, registers, offset, numbers[number])
-        at += _INSTRUCTION.size * (2 if code == _LOAD_64 else 1)
-    return bytes(out)
 
 
 class Module:

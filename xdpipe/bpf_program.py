@@ -45,7 +45,10 @@ PASS = bytes.fromhex("b700000002000000 9500000000000000")
 
 _INSTRUCTION = struct.Struct("=BBhi")  # code, registers, offset, immediate (RFC 9669, 3.1)
 _CALL = 0x85
-_PSEUDO_KFUNC_CALL = 2  # linux/bpf.h, as source register
+_LOAD_64 = 0x18  # takes two instructions
+# linux/bpf.h, as source registers
+_PSEUDO_MAP_FD = 1
+_PSEUDO_KFUNC_CALL = 2
 
 
 def call_kfuncs(bytecode: bytes, ids: Mapping[int, int]) -> bytes:
@@ -60,6 +63,18 @@ def call_kfuncs(bytecode: bytes, ids: Mapping[int, int]) -> bytes:
         code, registers, _, number = _INSTRUCTION.unpack_from(out, at)
         if code == _CALL and registers >> 4 == 0 and number in ids:
             _INSTRUCTION.pack_into(out, at, code, _PSEUDO_KFUNC_CALL << 4, 0, ids[number])
+    return bytes(out)
+
+
+def renumber_maps(bytecode: bytes, numbers: Mapping[int, int]) -> bytes:
+    """Put other numbers in the place of those by which a program refers to its maps."""
+    out = bytearray(bytecode)
+    at = 0
+    while at < len(out):
+        code, registers, offset, number = _INSTRUCTION.unpack_from(out, at)
+        if code == _LOAD_64 and registers >> 4 == _PSEUDO_MAP_FD:
+            _INSTRUCTION.pack_into(out, at, code, registers, offset, numbers[number])
+        at += _INSTRUCTION.size * (2 if code == _LOAD_64 else 1)
     return bytes(out)
 
 
