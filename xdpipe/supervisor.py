@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from xdpipe.attach import attach
 from xdpipe.busy_poll import InterruptsOff, put_back
 from xdpipe.control import Control, ControlClosed
+from xdpipe.drivers import caveat
 from xdpipe.errors import XdpipeError
 from xdpipe.ledger import Ledger
 from xdpipe.link import Link
@@ -132,6 +133,8 @@ class Supervisor:
         for handle in self._handles:
             handle.expect("mapped", self._interrupted)
             handle.bind(link, self._mode)
+        if warning := caveat(link.name, link.driver, self._handles[0].mode):
+            self._tell(warning)
         # some NICs reset their link at attach: igb has it back after 3 s
         link = link.with_carrier(CARRIER_TIMEOUT_S, self._interrupted)
         for handle in self._handles:
