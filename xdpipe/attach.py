@@ -93,7 +93,6 @@ class Attached:
                 f"{LONGEST} bytes cannot be given back to the kernel, and are dropped and counted; "
                 f"lower it with: ip link set {self.link.name} mtu 3000"
             )
-
         if passes and not self.hints and ethtool.takes_vlan_tags(self.link.name):
             tell(
                 f"{self.link.name} takes VLAN tags out of packets, and those that are given back "

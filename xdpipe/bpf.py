@@ -12,6 +12,7 @@ import ctypes
 import errno
 import os
 import platform
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -146,6 +147,29 @@ class Descriptor:
         self.close()
 
 
+@dataclass(frozen=True)
+class MapSpec:
+    """How a map is made.
+
+    Attributes:
+        name: in the source.
+        map_type: enum bpf_map_type.
+        key_size: bytes.
+        value_size: bytes.
+        n_entries: at the most.
+        flags: BPF_F_*.
+        fields: of a value that is a struct, their names in order.
+    """
+
+    name: str
+    map_type: int
+    key_size: int
+    value_size: int
+    n_entries: int
+    flags: int
+    fields: tuple[str, ...]
+
+
 class Map(Descriptor):
     """A map with 32-bit keys: array, per-CPU array, XSKMAP.
 
@@ -163,26 +187,17 @@ class Map(Descriptor):
         self.value_size: int = self.info.value_size
 
     @classmethod
-    def make(
-        cls, name: str, map_type: int, key_size: int, value_size: int, n_entries: int, flags: int
-    ) -> Self:
-        """Make a map.
-
-        Args:
-            name: seen by others, as far as its first 15 characters.
-            map_type: enum bpf_map_type.
-            key_size: bytes.
-            value_size: bytes.
-            n_entries: at the most.
-            flags: BPF_F_*.
+    def make(cls, spec: MapSpec) -> Self:
+        """Make a map; others see the first 15 characters of its name.
 
         Raises:
             BpfError: not permitted, or refused.
         """
         attributes = _MapCreate(
-            map_type, key_size, value_size, n_entries, flags, map_name=name.encode()[:15]
-        )
-        return cls(call(_MAP_CREATE, attributes, f"make the map {name}"))
+            spec.map_type, spec.key_size, spec.value_size, spec.n_entries, spec.flags,
+            map_name=spec.name.encode()[:15],
+        )  # fmt: skip
+        return cls(call(_MAP_CREATE, attributes, f"make the map {spec.name}"))
 
     def _element(self, key: int, value: ctypes.Array[ctypes.c_char] | None) -> _MapElement:
         self._key = _U32(key)  # kept until the call is over

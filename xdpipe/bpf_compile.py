@@ -29,8 +29,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from xdpipe.bpf import Map, require_privilege
-from xdpipe.bpf_module import Compiled, MapSpec
+from xdpipe.bpf import Map, MapSpec, require_privilege
+from xdpipe.bpf_module import Compiled
 from xdpipe.bpf_program import renumber_maps
 from xdpipe.errors import XdpipeError
 

@@ -12,32 +12,9 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from xdpipe.bpf import Map
+from xdpipe.bpf import Map, MapSpec
 from xdpipe.bpf_program import PROG_TYPE_XDP, Program, call_kfuncs, renumber_maps
 from xdpipe.errors import XdpipeError
-
-
-@dataclass(frozen=True)
-class MapSpec:
-    """How a map is made.
-
-    Attributes:
-        name: in the source.
-        map_type: enum bpf_map_type.
-        key_size: bytes.
-        value_size: bytes.
-        n_entries: at the most.
-        flags: BPF_F_*.
-        fields: of a value that is a struct, their names in order.
-    """
-
-    name: str
-    map_type: int
-    key_size: int
-    value_size: int
-    n_entries: int
-    flags: int
-    fields: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -81,11 +58,7 @@ class Module:
         self._maps: dict[str, Map] = {}
         try:
             for spec in compiled.maps:
-                made = Map.make(
-                    spec.name, spec.map_type, spec.key_size, spec.value_size, spec.n_entries,
-                    spec.flags,
-                )  # fmt: skip
-                self._maps[spec.name] = self._open.enter_context(made)
+                self._maps[spec.name] = self._open.enter_context(Map.make(spec))
         except BaseException:
             self.close()
             raise

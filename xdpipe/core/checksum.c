@@ -108,18 +108,24 @@ static void fill_checksum(const struct xp_batch *b, uint32_t i)
 	memcpy(field, &sum, 2);
 }
 
+/* Fragments have no checksum of their own. */
+static int has_checksum(const struct xp_batch *b, uint32_t i)
+{
+	uint32_t flags = b->flags[i];
+
+	return flags & (XP_FLAG_TCP | XP_FLAG_UDP) && !(flags & XP_FLAG_FRAGMENT);
+}
+
 /*
  * Note for packets where `where` is not 0 that the checksum of TCP or UDP is to be filled in as they
- * leave. Fragments have none of their own. Needs the columns of Headers. Returns how many.
+ * leave. Needs the columns of Headers. Returns how many.
  */
 uint32_t xp_want_checksum(struct xp_batch *b, const uint8_t *where)
 {
 	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < b->n; i++) {
-		uint32_t flags = b->flags[i];
-
-		if (!where[i] || !(flags & (XP_FLAG_TCP | XP_FLAG_UDP)) || flags & XP_FLAG_FRAGMENT)
+		if (!where[i] || !has_checksum(b, i))
 			continue;
 		b->checksum_due[i] = 1;
 		n++;
@@ -139,10 +145,9 @@ uint32_t xp_note_partial_checksums(struct xp_batch *b)
 	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < b->n; i++) {
-		uint32_t flags = b->flags[i];
 		uint16_t field;
 
-		if (!(flags & (XP_FLAG_TCP | XP_FLAG_UDP)) || flags & XP_FLAG_FRAGMENT)
+		if (!has_checksum(b, i))
 			continue;
 		memcpy(&field, xp_packet(b, i) + b->l4[i] + offset_of_checksum(b, i), 2);
 		if (field != fold(sum_of_pseudo(b, i, l4_len(b, i))))
