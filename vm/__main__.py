@@ -127,14 +127,16 @@ def demo(kernel: str, args: tuple[str, ...]) -> None:
 )
 @click.option("--kernel", "kernels", multiple=True, type=click.Choice(list(KERNELS)),
               help="Only on this one; may be said more than once.")  # fmt: skip
+@click.option("-k", "only", default="", metavar="EXPRESSION",
+              help="Only tests whose names match, as pytest has it.")  # fmt: skip
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
-def test(everything: bool, kernels: tuple[str, ...], args: tuple[str, ...]) -> None:
+def test(everything: bool, kernels: tuple[str, ...], only: str, args: tuple[str, ...]) -> None:
     """Run the tests that are for the VM; ARGS go to pytest.
 
     Over NICs with zero copy on the newest kernel, and over veth on each kernel that is tried.
     """
     chosen = [s for s in suites(everything=everything) if not kernels or s.kernel in kernels]
-    raise SystemExit(run_suites(chosen, args))
+    raise SystemExit(run_suites(chosen, only, args))
 
 
 if __name__ == "__main__":

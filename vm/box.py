@@ -12,6 +12,7 @@ from pathlib import Path
 from vm.cache import CACHE, ROOT, cached
 from vm.image import do, inputs, make_system
 from vm.kernel import DEFAULT, Kernel
+from vm.qemu import VIRTIO_HEADER
 
 PACKAGES = (
     "systemd-sysv", "udev", "dbus", "openssh-server", "ifupdown", "dhcpcd-base", "sudo", "rsync",
@@ -21,9 +22,10 @@ PACKAGES = (
 _SETUP = ROOT / "vm/guest/box-setup"
 _DISK_MIB, _START_SECTOR, _SECTOR = 4096, 2048, 512
 _GRUB = "usr/lib/grub/i386-pc"
-_BOOT = """\
+_FOR_VIRTIO = VIRTIO_HEADER.replace("$", r"\$")  # GRUB would take it for a variable
+_BOOT = f"""\
 set root=(hd0,msdos1)
-linux /boot/vmlinuz root=/dev/vda1 console=tty0 console=ttyS0 loglevel=5 net.ifnames=0
+linux /boot/vmlinuz root=/dev/vda1 {_FOR_VIRTIO} console=tty0 console=ttyS0 loglevel=5 net.ifnames=0
 initrd /boot/initrd
 boot
 """

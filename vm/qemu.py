@@ -155,7 +155,7 @@ def _probe(place: Path, qemu: Qemu, kernel: Kernel) -> None:
 # lay where the kernel's own image does. So the device reads something else, 1 GiB further up, and
 # where that happens not to be 0, it drops all that is sent. Without KASLR it is always that place,
 # and nobody uses it when the kernel is told to keep off: it stays 0.
-_VIRTIO_HEADER = "nokaslr memmap=64M$0x40000000"
+VIRTIO_HEADER = "nokaslr memmap=64M$0x40000000"
 
 
 @dataclass
@@ -200,7 +200,7 @@ class Machine:
             "-m", f"{self.memory_mib}M", "-nodefaults", "-no-user-config", "-display", "none",
             "-monitor", "none", "-no-reboot",
             "-kernel", str(self.kernel.vmlinuz), "-initrd", str(self.kernel.initrd),
-            "-append", f"{_VIRTIO_HEADER} console=ttyS0 loglevel=5 panic=-1 "
+            "-append", f"{VIRTIO_HEADER} console=ttyS0 loglevel=5 panic=-1 "
             f"xdpipe.session={session}",
             "-serial", f"file:{self.exchange}/serial",
             "-chardev", "stdio,id=terminal,signal=off",
