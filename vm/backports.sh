@@ -13,3 +13,9 @@ site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Component
 echo "deb $site $suite-backports main" >/etc/apt/sources.list.d/backports.list
 apt-get -q update
 apt-get -q -y install --no-install-recommends -t "$suite-backports" linux-image-amd64
+
+# virtio_net as a module loses what is sent in zero copy unless this place is kept free (vm/qemu.py says why).
+cat >/etc/default/grub.d/xdpipe.cfg <<'CFG'
+GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX nokaslr memmap=64M\\\$0x40000000"
+CFG
+update-grub
