@@ -33,7 +33,8 @@ HOST_MAC, CLIENT_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 HOST4, CLIENT4 = "10.1.0.1", "10.1.0.2"
 HOST6, CLIENT6 = "fd01::1", "fd01::2"
 
-
+KERNEL = tuple(map(int, os.uname().release.split(".")[:2]))
+"""Major and minor version of the one that we run on."""
 PATIENCE = 4 if os.environ.get("XDPIPE_VM") == "tcg" else 1
 """Python is some ten times slower in an emulated machine."""
 

@@ -65,7 +65,7 @@ def suites(*, everything: bool) -> list[Suite]:
     """
     root_tests: tuple[str, ...] = ("tests/bpf", "tests/veth")
     if not everything:
-        names = ("test_udp_echo", "test_jumbo", "test_nic_told", "test_pass")
+        names = ("test_udp_echo", "test_jumbo", "test_nic_told", "test_tx_times", "test_pass")
         root_tests = ("tests/bpf/test_attach.py", *(f"tests/veth/{name}.py" for name in names))
     marks = () if everything else ("-m", "kernel")
     over_nics = ("tests/vm", f"--ignore={_COMMANDS}")

@@ -81,6 +81,8 @@ class Batch:
         more: NDArray[np.uint32]
         verdict: NDArray[np.uint8]
         checksum_due: NDArray[np.uint8]
+        tx_time_due: NDArray[np.uint8]
+        tx_tag: NDArray[np.uint64]
         nic_told: NDArray[np.uint8]
         nic_hash: NDArray[np.uint32]
         nic_time_ns: NDArray[np.uint64]
@@ -277,6 +279,50 @@ class Batch:
             In how many it will be: those that have such a checksum and are no fragments.
         """
         return int(lib.xp_want_checksum(self.c, self._mask(where)))
+
+    def want_tx_time(self, where: Mask, tags: ArrayLike | None = None) -> int:
+        """Have it told when packets leave, if their verdict will be TX.
+
+        A later batch tells it, in `sent_tag` and `sent_time_ns`. In copy mode the kernel knows the
+        time (Linux 6.11), in zero copy a NIC may (XDP_TX_METADATA,
+        Documentation/networking/xsk-tx-metadata.rst); else nobody does.
+
+        Args:
+            where: bool[n], which packets.
+            tags: uint64[n] or one number, by which the stage will know each again; None: `time_ns`,
+                the time of arrival.
+
+        Returns:
+            Of how many it will be told; 0 where nobody knows.
+        """
+        values = self.time_ns if tags is None else tags
+        tags = np.ascontiguousarray(np.broadcast_to(np.asarray(values), len(self)), np.uint64)
+        c_tags = ffi.from_buffer("uint64_t[]", tags)
+        return int(lib.xp_want_tx_times(self.c, self._mask(where), c_tags))
+
+    @property
+    def sent_tag(self) -> NDArray[np.uint64]:
+        """The tags of packets that have left since the batch before: uint64[k], a view.
+
+        Of those that `want_tx_time` asked for, by this stage or another; k has nothing to do with
+        how many packets this batch holds, and it may hold none.
+        """
+        return self._sent(lib.xp_batch_sent_tag)
+
+    @property
+    def sent_time_ns(self) -> NDArray[np.uint64]:
+        """When each of `sent_tag` left: uint64[k], a view; ns.
+
+        In copy mode by CLOCK_TAI, as the kernel gave up the packet, in zero copy by the NIC's own
+        clock. 0: it did not tell.
+        """
+        return self._sent(lib.xp_batch_sent_time_ns)
+
+    def _sent(self, column: Any) -> NDArray[np.uint64]:
+        raw = ffi.buffer(column(self.c), 8 * lib.xp_batch_n_sent(self.c))
+        view = np.frombuffer(raw, np.uint64)
+        view.flags.writeable = False
+        return view
 
     # Decisions touch only packets that are still undecided.
 

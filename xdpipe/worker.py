@@ -52,6 +52,7 @@ class Worker:
         page: where to count.
         control: connection to the supervisor.
         tx_checksum: NIC or kernel fill in checksums that are due.
+        tx_times: they tell when packets leave.
         way_back: by which packets are given back to the kernel; None: by none.
     """
 
@@ -65,12 +66,15 @@ class Worker:
         control: Control,
         *,
         tx_checksum: bool,
+        tx_times: bool,
         way_back: WayBack | None = None,
     ) -> None:
         self._control = control
         self._keep = (xsk, umem, page, way_back)
         self.batch = Batch(umem.memory, assignment.batch_size)
         self.chain = Chain(pipeline.stages, self.batch, page.stage_counts, self._tell)
+        if tx_times:
+            lib.xp_batch_tells_tx_times(self.batch.c)
         headers = ffi.NULL
         if assignment.partial_checksums:
             lib.xp_batch_may_be_partial(self.batch.c)
@@ -160,6 +164,8 @@ class Worker:
         if len(self.batch):
             lib.xp_dispatch(self.c)
         lib.xp_drain_tx(self.c, DRAIN_TX_MS)
+        if lib.xp_batch_n_sent(self.batch.c):  # a last batch, of no packet, tells of them
+            self.chain.run_rest()
 
     def _report(self) -> dict[str, Any]:
         lib.xp_publish(self.c)

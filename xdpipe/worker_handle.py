@@ -16,7 +16,7 @@ from xdpipe.counters import CountersPage
 from xdpipe.drivers import quirks
 from xdpipe.errors import XdpipeError
 from xdpipe.ledger import VERDICTS
-from xdpipe.netdev import XSK_TX_CHECKSUM, xsk_features
+from xdpipe.netdev import XSK_TX_CHECKSUM, XSK_TX_TIMESTAMP, xsk_features
 from xdpipe.process import Process
 from xdpipe.umem import Umem
 from xdpipe.xsk import REOPEN_S, Xsk, XskStatistics
@@ -62,8 +62,8 @@ class WorkerHandle:
         """What bind gave: zerocopy or copy; empty while the socket is not bound."""
         self.injector: Injector | None = None
         """By which the worker gives packets back to the kernel; None: it cannot."""
-        self.tx_checksum = False
-        """NIC or kernel fill in checksums of packets that leave."""
+        self.tx_checksum = self.tx_times = False
+        """NIC or kernel fill in checksums of packets that leave, and tell when they do."""
         self.restarts = -1
         self.ready_at = 0.0
         self.state = "new"
@@ -175,10 +175,17 @@ class WorkerHandle:
             self.mode = self.xsk.bind(
                 link, self.queue, mode, patience_s, need_wakeup=self._options.need_wakeup
             )
-            self.tx_checksum = self.xsk.tx_metadata and (
-                self.mode == "copy" or bool(xsk_features(link) & XSK_TX_CHECKSUM)
-            )
-        self.control.send("bound", {"tx_checksum": self.tx_checksum})
+            self._ask_what_leaves(link)
+        self.control.send("bound", {"tx_checksum": self.tx_checksum, "tx_times": self.tx_times})
+
+    def _ask_what_leaves(self, link: Link) -> None:
+        """Find out what is done for packets that leave: in copy mode by the kernel itself."""
+        features = 0
+        if self.xsk.tx_metadata:
+            copy = self.mode == "copy"
+            features = XSK_TX_CHECKSUM | XSK_TX_TIMESTAMP if copy else xsk_features(link)
+        self.tx_checksum = bool(features & XSK_TX_CHECKSUM)
+        self.tx_times = bool(features & XSK_TX_TIMESTAMP)
 
     def renew_socket(self) -> None:
         """Put a new socket, not bound yet, in the place of one that no other worker can take over.
@@ -311,6 +318,7 @@ class WorkerHandle:
             "mode": self.mode,
             "attach": attach,
             "tx_checksum": "offload" if self.tx_checksum else "worker",
+            "tx_times": self.tx_times,
             "packets": counters["received"],
             "bytes": counters["received_bytes"],
             "batches": counters["batches"],

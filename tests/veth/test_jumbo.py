@@ -7,12 +7,11 @@ import time
 
 import pytest
 
-from hosts import CLIENT4, CLIENT6, EXAMPLES, HOST4, HOST6, PIPELINES, Bench, echoes, until
+from hosts import CLIENT4, CLIENT6, EXAMPLES, HOST4, HOST6, KERNEL, PIPELINES, Bench, echoes, until
 
 MTU = 9000
 SIZES = [0, 100, 1500, 1764, 3800, 3900, 5000, 8000, MTU - 28]
 LONGEST6 = MTU - 48
-KERNEL = tuple(map(int, os.uname().release.split(".")[:2]))
 needs_kernel = pytest.mark.skipif(
     KERNEL < (6, 6), reason="packets in several frames take Linux 6.6"
 )

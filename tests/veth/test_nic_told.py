@@ -1,13 +1,11 @@
 """What a NIC tells of a packet besides its bytes, as columns. A veth tells hash and VLAN tag."""
 
-import os
 import socket
 
 import pytest
 
-from hosts import CLIENT4, EXAMPLES, HOST4, PIPELINES, Bench, echoes
+from hosts import CLIENT4, EXAMPLES, HOST4, KERNEL, PIPELINES, Bench, echoes
 
-KERNEL = tuple(map(int, os.uname().release.split(".")[:2]))
 PORTS = range(2001, 2009)
 EACH = 10
 

@@ -1,6 +1,5 @@
 """Checksums that the kernel, or a NIC, is asked to fill in as packets leave."""
 
-import os
 import random
 import signal
 import socket
@@ -12,9 +11,8 @@ from scapy.layers.inet import UDP
 from scapy.layers.l2 import Ether
 from scapy.utils import rdpcap
 
-from hosts import CLIENT4, CLIENT6, HOST4, HOST6, PATIENCE, PIPELINES, Bench, until
+from hosts import CLIENT4, CLIENT6, HOST4, HOST6, KERNEL, PATIENCE, PIPELINES, Bench, until
 
-KERNEL = tuple(map(int, os.uname().release.split(".")[:2]))
 WRITTEN = bytes.fromhex("c0ffee1112345678")
 SIZES = (8, 9, 10, 11, 99, 1400, 1401)
 

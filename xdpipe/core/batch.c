@@ -7,6 +7,7 @@
 #define ALIGN 64u /* a cache line, so that columns share none */
 #define MORE 4    /* further frames that a batch holds, for each packet of its capacity, */
 #define MORE_MIN 64 /* and at the least: one packet has fewer (MAX_SKB_FRAGS) */
+#define SENT 8 /* times of sending that a batch tells, for each packet of its capacity */
 
 const struct xp_column xp_columns[] = {
 #define X(name, type, width, writable, by, doc)                                                    \
@@ -52,7 +53,8 @@ uint64_t xp_batch_bytes(uint32_t capacity)
 {
 	uint64_t n_more = more_capacity(capacity);
 	uint64_t bytes = padded(sizeof(struct xp_batch)) + ALIGN +
-			 padded(n_more * sizeof(uint64_t)) + padded(n_more * sizeof(int32_t));
+			 padded(n_more * sizeof(uint64_t)) + padded(n_more * sizeof(int32_t)) +
+			 2 * padded((uint64_t)SENT * capacity * sizeof(uint64_t));
 
 	for (uint32_t i = 0; i < xp_n_columns; i++)
 		bytes += padded((uint64_t)xp_columns[i].item_size * xp_columns[i].width * capacity);
@@ -75,9 +77,15 @@ struct xp_batch *xp_batch_init(void *arena, uint32_t capacity, uint8_t *base, ui
 		at += padded((uint64_t)xp_columns[i].item_size * xp_columns[i].width * capacity);
 	}
 	b->n_more = b->n_checksums_due = b->partial_checksums = 0;
+	b->n_sent = b->n_tx_times_due = b->tx_times = b->tx_times_wanted = 0;
 	b->more_capacity = more_capacity(capacity);
 	b->more_addr = (uint64_t *)at;
-	b->more_len = (int32_t *)(at + padded(b->more_capacity * sizeof(uint64_t)));
+	at += padded(b->more_capacity * sizeof(uint64_t));
+	b->more_len = (int32_t *)at;
+	at += padded(b->more_capacity * sizeof(int32_t));
+	b->sent_capacity = SENT * capacity;
+	b->sent_tag = (uint64_t *)at;
+	b->sent_time_ns = (uint64_t *)(at + padded(b->sent_capacity * sizeof(uint64_t)));
 	return b;
 }
 
@@ -86,6 +94,7 @@ void xp_batch_whole(struct xp_batch *b)
 {
 	b->n_more = 0;
 	xp_forget_checksums(b);
+	xp_forget_tx_times(b);
 	for (uint32_t i = 0; i < b->n; i++) {
 		b->head_len[i] = b->len[i];
 		b->n_frames[i] = 1;
@@ -96,6 +105,27 @@ void xp_batch_whole(struct xp_batch *b)
 void xp_batch_may_be_partial(struct xp_batch *b)
 {
 	b->partial_checksums = 1;
+}
+
+/* From now on it is told when packets leave. */
+void xp_batch_tells_tx_times(struct xp_batch *b)
+{
+	b->tx_times = 1;
+}
+
+uint32_t xp_batch_n_sent(const struct xp_batch *b)
+{
+	return b->n_sent;
+}
+
+uint64_t *xp_batch_sent_tag(struct xp_batch *b)
+{
+	return b->sent_tag;
+}
+
+uint64_t *xp_batch_sent_time_ns(struct xp_batch *b)
+{
+	return b->sent_time_ns;
 }
 
 /* Copy `size` bytes from offset `at` of a packet on, which lie within it. */

@@ -7,20 +7,9 @@
  * of its own bytes (RFC 1071, 2 B): words are summed and stored as they lie in memory.
  */
 #include "batch.h"
+#include "tx_metadata.h"
 
 #include <arpa/inet.h>
-
-/* linux/if_xdp.h of Linux 6.8: what a NIC shall do, before the packet's first byte */
-#define XDP_TXMD_FLAGS_CHECKSUM (1 << 1)
-
-struct tx_metadata {
-	uint64_t flags;
-	uint16_t checksum_start;
-	uint16_t checksum_offset;
-	uint32_t unused;
-	uint64_t launch_time;
-};
-_Static_assert(sizeof(struct tx_metadata) == XP_TX_METADATA, "as registered with the UMEM");
 
 static uint16_t fold(uint64_t sum)
 {
@@ -179,27 +168,20 @@ void xp_forget_checksums(struct xp_batch *b)
 }
 
 /*
- * The checksum of packet i is due, and it leaves: fill it in or, with `offload`, ask NIC or kernel to
- * (Documentation/networking/xsk-tx-metadata.rst): the field has the sum of the pseudo header then.
- * Returns 1 if they were asked.
+ * The checksum of packet i is due, and it leaves: fill it in or, where `ask` is not NULL, have NIC or
+ * kernel do it, by what is written there: the field has the sum of the pseudo header then.
  */
-int xp_finish_checksum(const struct xp_batch *b, uint32_t i, int offload)
+void xp_finish_checksum(const struct xp_batch *b, uint32_t i, struct xp_tx_metadata *ask)
 {
-	struct tx_metadata ask = {
-		.flags = XDP_TXMD_FLAGS_CHECKSUM,
-		.checksum_start = (uint16_t)b->l4[i],
-		.checksum_offset = offset_of_checksum(b, i),
-	};
-	uint32_t len = l4_len(b, i);
-	uint8_t *packet = xp_packet(b, i);
 	uint16_t sum;
 
-	if (!offload) {
+	if (!ask) {
 		fill_checksum(b, i);
-		return 0;
+		return;
 	}
-	sum = fold(sum_of_pseudo(b, i, len));
-	memcpy(packet + b->l4[i] + ask.checksum_offset, &sum, 2);
-	memcpy(packet - sizeof(ask), &ask, sizeof(ask));
-	return 1;
+	ask->flags |= XDP_TXMD_FLAGS_CHECKSUM;
+	ask->checksum_start = (uint16_t)b->l4[i];
+	ask->checksum_offset = offset_of_checksum(b, i);
+	sum = fold(sum_of_pseudo(b, i, l4_len(b, i)));
+	memcpy(xp_packet(b, i) + b->l4[i] + ask->checksum_offset, &sum, 2);
 }

@@ -27,6 +27,9 @@
 	X(verdict, uint8_t, 1, 1, "receive", "0 undecided, 1 DROP, 2 TX, 3 PASS")                  \
 	X(checksum_due, uint8_t, 1, 0, "receive",                                                  \
 	  "1: the checksum of TCP or UDP is filled in as the packet leaves (Batch.fill_checksum)")  \
+	X(tx_time_due, uint8_t, 1, 0, "receive",                                                   \
+	  "1: when the packet has left is told later (Batch.want_tx_time)")                        \
+	X(tx_tag, uint64_t, 1, 0, "receive", "the number that it is told by then")                 \
 	X(nic_told, uint8_t, 1, 0, "NIC",                                                          \
 	  "bits: which of the next three the NIC told: 1 hash, 2 time, 4 VLAN tag")                \
 	X(nic_hash, uint32_t, 1, 0, "NIC", "its hash of the flow (RSS), else 0")                   \
@@ -81,6 +84,7 @@
 	X(tx_abandoned, "still not completed when the worker stopped")                             \
 	X(tx_errors, "send calls that failed otherwise, by the last errno")                        \
 	X(tx_errno, "that errno")                                                                  \
+	X(tx_times_lost, "times of sending that no stage saw: too many between two batches")      \
 	X(passed, "packets given back to the kernel")                                              \
 	X(pass_too_long, "PASS packets longer than the kernel's frames, some 3400 bytes")             \
 	X(pass_failed, "PASS packets that the kernel did not take, by the last errno")             \

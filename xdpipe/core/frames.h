@@ -59,6 +59,15 @@ static inline uint8_t *is_last(const struct xp_umem *umem, uint64_t frame)
 }
 
 /*
+ * Likewise the second byte: 1 if it is to be told when the packet leaves (tx_metadata.c). It is 0 in
+ * frames that no worker has sent such a packet in.
+ */
+static inline uint8_t *wants_time(const struct xp_umem *umem, uint64_t frame)
+{
+	return umem->base + frame + 1;
+}
+
+/*
  * How far this socket's rings have moved, by what was counted: a packet takes as many descriptors
  * as it has frames.
  */

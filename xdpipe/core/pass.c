@@ -132,7 +132,7 @@ void xp_pass_packet(struct xp_worker *w, uint32_t i)
 	if (pass->n == XP_INJECT_MAX || pass->used + len + VLAN_TAG > XP_INJECT_BYTES)
 		xp_pass_flush(w);
 	if (b->n_checksums_due && b->checksum_due[i])
-		xp_finish_checksum(b, i, 0);
+		xp_finish_checksum(b, i, NULL);
 	if (b->n_frames[i] == 1)
 		memcpy(in->bytes + pass->used, xp_packet(b, i), len);
 	else

@@ -65,9 +65,11 @@ int xp_adopt(struct xp_xsk *xsk, struct xp_umem *umem, uint8_t *marks)
 	mark_ring(umem, &xsk->tx, 1, marks);
 	mark_ring(umem, &xsk->completion, 0, marks);
 	umem->n_free = 0;
-	for (uint32_t i = umem->n_frames; i-- > 0;)
+	for (uint32_t i = umem->n_frames; i-- > 0;) {
+		*wants_time(umem, xp_frame_addr(umem, i)) = 0; /* who asked is no more */
 		if (!marks[i])
 			umem->free[umem->n_free++] = xp_frame_addr(umem, i);
+	}
 	return 0;
 }
 

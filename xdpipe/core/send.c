@@ -50,10 +50,13 @@ void xp_take_back(struct xp_worker *w)
 	uint32_t n = ring_peek(completion, completion->size), n_packets = n;
 
 	for (uint32_t i = 0; i < n; i++) {
-		uint64_t frame = frame_of(umem, xp_desc_addr(*ring_addr(completion, first + i)));
+		uint64_t addr = xp_desc_addr(*ring_addr(completion, first + i));
+		uint64_t frame = frame_of(umem, addr);
 
 		if (w->multi_buffer)
 			n_packets -= !*is_last(umem, frame);
+		if (w->batch && w->batch->tx_times_wanted) /* replay has none */
+			xp_has_left(w, addr);
 		umem->free[umem->n_free++] = frame;
 	}
 	if (w->multi_buffer)
@@ -64,14 +67,12 @@ void xp_take_back(struct xp_worker *w)
 	c->tx_completed_more += n - n_packets;
 }
 
-/* Options of the first descriptor of packet i, which leaves: its checksum is due no more. */
+/* Options of the first descriptor of packet i, which leaves. */
 static uint32_t leaving(const struct xp_worker *w, uint32_t i)
 {
 	const struct xp_batch *b = w->batch;
 
-	if (!b->n_checksums_due || !b->checksum_due[i])
-		return 0;
-	return xp_finish_checksum(b, i, (int)w->tx_checksum) ? XDP_TX_METADATA : 0;
+	return b->n_checksums_due || b->tx_times_wanted ? xp_leaving(w, i) : 0;
 }
 
 /* Write packet i of the batch to the tx ring, from index `at` on; there is room. */
@@ -206,6 +207,7 @@ void xp_dispatch(struct xp_worker *w)
 	else if (n_tx)
 		send_single(w, n_tx);
 	xp_forget_checksums(b);
+	xp_forget_tx_times(b);
 }
 
 /* Have the kernel send what is on the tx ring, and take back the frames of what it has sent. */

@@ -14,7 +14,7 @@
 #define XP_ABSENT 0x40000000
 #define XP_BLOCK (1u << 21)
 #define XP_CONTROL (-1)
-#define XP_TX_METADATA 24 /* bytes before a packet that goes out: struct xsk_tx_metadata */
+#define XP_TX_METADATA 24 /* bytes before a packet that goes out: struct xp_tx_metadata */
 
 enum xp_flag {
 #define X(name, value, doc) XP_FLAG_##name = value,
@@ -54,6 +54,14 @@ struct xp_batch {
 	uint32_t more_capacity;
 	uint32_t n_checksums_due;
 	uint32_t partial_checksums; /* packets may come with checksums that nobody filled in */
+	/* Packets that have left since the batch before, of those whose time was wanted. */
+	uint64_t *sent_tag;
+	uint64_t *sent_time_ns;
+	uint32_t n_sent;
+	uint32_t sent_capacity;
+	uint32_t n_tx_times_due;
+	uint32_t tx_times;        /* NIC or kernel tell when a packet leaves, */
+	uint32_t tx_times_wanted; /* and a stage has asked at least once */
 #define X(name, type, width, writable, by, doc) type *name;
 	XP_COLUMNS(X)
 #undef X
@@ -147,6 +155,8 @@ struct xp_pass {
 	uint32_t n;       /* packets that wait in it, */
 	uint32_t used;    /* and their bytes */
 };
+
+struct xp_tx_metadata;
 
 struct xp_worker {
 	struct xp_xsk *xsk;
@@ -244,6 +254,10 @@ void xp_batch_set_n(struct xp_batch *b, uint32_t n);
 void *xp_batch_column(struct xp_batch *b, uint32_t column);
 void xp_batch_whole(struct xp_batch *b);
 void xp_batch_may_be_partial(struct xp_batch *b);
+void xp_batch_tells_tx_times(struct xp_batch *b);
+uint32_t xp_batch_n_sent(const struct xp_batch *b);
+uint64_t *xp_batch_sent_tag(struct xp_batch *b);
+uint64_t *xp_batch_sent_time_ns(struct xp_batch *b);
 void xp_batch_read(const struct xp_batch *b, uint32_t packet, uint8_t *out);
 void xp_load(const struct xp_batch *b, const int32_t *offsets, uint32_t step, void *out,
 	     uint32_t width, uint64_t missing);
@@ -259,7 +273,13 @@ uint32_t xp_want_checksum(struct xp_batch *b, const uint8_t *where);
 uint32_t xp_note_partial_checksums(struct xp_batch *b);
 void xp_fill_checksums(struct xp_batch *b);
 void xp_forget_checksums(struct xp_batch *b);
-int xp_finish_checksum(const struct xp_batch *b, uint32_t i, int offload);
+void xp_finish_checksum(const struct xp_batch *b, uint32_t i, struct xp_tx_metadata *ask);
+
+/* tx_metadata.c */
+uint32_t xp_want_tx_times(struct xp_batch *b, const uint8_t *where, const uint64_t *tags);
+void xp_forget_tx_times(struct xp_batch *b);
+uint32_t xp_leaving(const struct xp_worker *w, uint32_t i);
+void xp_has_left(struct xp_worker *w, uint64_t addr);
 
 /* capture.c */
 int xp_fill_from_capture(struct xp_batch *b, void *next_ex, void *handle);
