@@ -12,7 +12,8 @@
  *   XP_KFUNC_HASH, XP_KFUNC_TIME, XP_KFUNC_VLAN
  *                    those that the kernel has: numbers of calls that xdpipe/steering.py directs to
  *                    the kernel's functions, which bcc cannot call
- *   XP_GUARD         if defined, the operator's lifelines stay with the kernel, whatever the filter
+ *   XP_GUARD         if defined, some packets stay with the kernel, whatever the filter: the SSH
+ *                    sessions to keep, and if XP_LIFELINES is 1, the operator's lifelines
  *   XP_SSH_PEERS4(X), XP_SSH_PEERS6(X)
  *                    X(address words in host byte order, server port) for each SSH session to keep
  *
@@ -119,11 +120,11 @@ static __always_inline int xp_guard(void *data, void *data_end, struct xp_steer_
 
 	if (xp_parse_ethernet(&at, data_end, &type))
 		goto unparsed;
-	if (xp_is_to_link_partner(data, data_end)) {
+	if (XP_LIFELINES && xp_is_to_link_partner(data, data_end)) {
 		counters->guard_link++;
 		return 1;
 	}
-	if (type == ETH_P_ARP) {
+	if (XP_LIFELINES && type == ETH_P_ARP) {
 		counters->guard_arp++;
 		return 1;
 	}
@@ -145,10 +146,12 @@ static __always_inline int xp_guard(void *data, void *data_end, struct xp_steer_
 		ports = ip.payload;
 		if ((void *)(ports + 1) > data_end)
 			goto unparsed;
-		is_ssh = ports->source == xp_ntohs(XP_SSH_PORT) ||
-			 ports->destination == xp_ntohs(XP_SSH_PORT) ||
+		is_ssh = (XP_LIFELINES && (ports->source == xp_ntohs(XP_SSH_PORT) ||
+					   ports->destination == xp_ntohs(XP_SSH_PORT))) ||
 			 (type == ETH_P_IP ? xp_of_ssh_peer4(&ip, ports) :
 					     xp_of_ssh_peer6(&ip, ports));
+	} else if (!XP_LIFELINES) {
+		return 0;
 	} else if (ip.proto == IPPROTO_UDP) {
 		ports = ip.payload;
 		if ((void *)(ports + 1) > data_end)
@@ -189,6 +192,8 @@ static __always_inline int xp_guard(void *data, void *data_end, struct xp_steer_
 	return is_ssh;
 
 unparsed:
+	if (!XP_LIFELINES)
+		return 0;
 	counters->unparsed++;
 	return 1;
 }

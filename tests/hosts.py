@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
 PIPELINES = ROOT / "tests" / "veth" / "pipelines"
 
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 HOST_MAC, CLIENT_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 HOST4, CLIENT4 = "10.1.0.1", "10.1.0.2"
 HOST6, CLIENT6 = "fd01::1", "fd01::2"
@@ -98,6 +99,8 @@ class Bench:
     client: Namespace
     run_dir: Path
     started: list[Running] = field(default_factory=list)
+    devs: tuple[str, ...] = ("h0",)
+    """Of the host: what `xdpipe run` is given."""
 
     def xdpipe(
         self, *args: str, where: Namespace | None = None, timeout: float = 60
@@ -114,10 +117,10 @@ class Bench:
         return {**os.environ, "XDPIPE_RUN_DIR": str(self.run_dir)}
 
     def run(self, file: str | Path, *args: str, ready: bool = True) -> Running:
-        """Start `xdpipe run FILE --dev h0 --json ARGS`, and wait until it takes packets."""
+        """Start `xdpipe run FILE --dev … --json ARGS`, and wait until it takes packets."""
+        devs = [word for dev in self.devs for word in ("--dev", dev)]
         popen = self.host.popen(
-            [sys.executable, "-P", "-m", "xdpipe.cli", "run", str(file), "--dev", "h0", "--json",
-             *args],
+            [sys.executable, "-P", "-m", "xdpipe.cli", "run", str(file), *devs, "--json", *args],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.env,
         )  # fmt: skip
         running = Running(popen, self.run_dir)
@@ -186,6 +189,36 @@ def veth_bench(tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(host, client, tmp_path / "run")
     yield bench
     close(bench)
+
+
+@dataclass
+class Crossing(Bench):
+    """A host with two veths, `m0` to the client and `m1` to `far`, which are in one network."""
+
+    far: Namespace = field(default_factory=Namespace)
+
+
+@contextmanager
+def crossing(tmp_path: Path, *, offloads: bool = False, mtu: int = 1500) -> Iterator[Crossing]:
+    """Make client and far (addresses of a host and a client elsewhere), and a host between them.
+
+    Args:
+        tmp_path: for what a pipeline writes down.
+        offloads: of client and far; see VethEnd.
+        mtu: of all links.
+    """
+    bench = Crossing(Namespace(), Namespace(), tmp_path / "run", devs=("inside=m0", "outside=m1"))
+    ends = (
+        ("m0", bench.client, VethEnd(
+            "c0", bench.client, [f"{CLIENT4}/24", f"{CLIENT6}/64"], CLIENT_MAC, offloads)),
+        ("m1", bench.far, VethEnd(
+            "f0", bench.far, [f"{HOST4}/24", f"{HOST6}/64"], HOST_MAC, offloads)),
+    )  # fmt: skip
+    for name, _, end in ends:
+        veth_pair(VethEnd(name, bench.host, offloads=False), end, mtu=mtu)
+    yield bench
+    close(bench)
+    bench.far.close()
 
 
 # In the test VM: vm/nics.py says which NICs there are.

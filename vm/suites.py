@@ -38,6 +38,7 @@ class Suite:
         kernel: its version.
         tests: what pytest is given.
         only: pytest's expression (-k) of those that are meant; empty: all.
+        n_cpus: that the VM has.
         on_host: they are not in the VM; they start it themselves.
     """
 
@@ -46,6 +47,7 @@ class Suite:
     kernel: str
     tests: tuple[str, ...]
     only: str = ""
+    n_cpus: int = 2
     on_host: bool = False
 
     @property
@@ -73,7 +75,11 @@ def suites(*, everything: bool) -> list[Suite]:
         Suite("zero copy", ("igb", "vmxnet3", "virtio"), DEFAULT, over_nics, "not virtio"),
         Suite("zero copy", ("virtio",), DEFAULT, over_nics, "virtio"),
         Suite("./dev vm itself", (), DEFAULT, (_COMMANDS,), on_host=True),
-        *(Suite("root tests", (), version, (*root_tests, *marks)) for version in KERNELS),
+        *(
+            # those marked run on one as well, which leaves the other core to another VM
+            Suite("root tests", (), version, (*root_tests, *marks), n_cpus=2 if everything else 1)
+            for version in KERNELS
+        ),
     ]
 
 
@@ -87,7 +93,7 @@ class Running:
         self._file = self._output.open("w")
         both = " and ".join(f"({each})" for each in (suite.only, only) if each)
         vm_run = [
-            "vm", "run", *nics, "--cpus", "2" if nics else "1", "--kernel", suite.kernel,
+            "vm", "run", *nics, "--cpus", str(suite.n_cpus), "--kernel", suite.kernel,
             "--result", str(self._result), "--", "python", "-m",
         ]  # fmt: skip
         self.popen = subprocess.Popen(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from xdpipe.errors import XdpipeError
 from xdpipe.stage import NativeStage, Stage
 from xdpipe.steering import Steering
-from xdpipe.verdict import DROP, PASS, TX, Verdict
+from xdpipe.verdict import DROP, FORWARD, PASS, TX, Verdict
 
 if TYPE_CHECKING:
     from xdpipe.batch import ABSENT, Batch
@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ABSENT",
     "DROP",
+    "FORWARD",
     "PASS",
     "TX",
     "Batch",

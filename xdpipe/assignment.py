@@ -9,24 +9,40 @@ from xdpipe.umem import Geometry
 
 
 @dataclass(frozen=True)
-class Assignment:
-    """What the supervisor has a worker serve; the descriptors come beside it.
+class PortAssignment:
+    """One of the ports that a worker serves its queue of.
 
     Attributes:
-        queue: number of the receive queue.
-        core: CPU to be pinned to.
-        batch_size: packets in a batch at the most.
-        spin_us: how long to look at an empty rx ring before poll; microseconds.
-        geometry: of UMEM and rings.
-        adopt: another worker has worked on this socket before; else all frames are on its fill
-            ring or with the driver.
-        need_wakeup: the rings say when the driver must be woken.
-        busy_poll: the driver's receive work is ours.
-        hints: what the NIC tells stands before each packet.
-        partial_checksums: packets may come with checksums that nobody filled in.
         way_back: number of the interface that packets are given back on, as two more descriptors
             allow; 0: they are not.
-        before: fields *_before of struct xp_worker: the counters when the socket was new.
+        hints: what the NIC tells stands before each packet.
+        before: fields *_before of struct xp_port: the counters when the socket was new.
+    """
+
+    way_back: int
+    hints: bool
+    before: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What the supervisor has a worker serve.
+
+    The descriptors come beside it: UMEM, counters page; for each port its socket and, where packets
+    are given back, program and map for that.
+
+    Attributes:
+        queue: number of the receive queue, of each port.
+        core: CPU to be pinned to.
+        batch_size: packets in a batch at the most.
+        spin_us: how long to look at empty rx rings before poll; microseconds.
+        geometry: of UMEM and rings.
+        adopt: another worker has worked on these sockets before; else all frames are on their fill
+            rings or with the driver.
+        need_wakeup: the rings say when the driver must be woken.
+        busy_poll: the driver's receive work is ours.
+        partial_checksums: packets may come with checksums that nobody filled in.
+        ports: in the order of the pipeline's.
     """
 
     queue: int
@@ -37,10 +53,8 @@ class Assignment:
     adopt: bool
     need_wakeup: bool
     busy_poll: bool
-    hints: bool
     partial_checksums: bool
-    way_back: int
-    before: dict[str, int]
+    ports: tuple[PortAssignment, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return a form that JSON can hold."""
@@ -49,4 +63,5 @@ class Assignment:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Assignment:
         """Undo to_dict."""
-        return cls(**{**data, "geometry": Geometry(**data["geometry"])})
+        ports = tuple(PortAssignment(**port) for port in data["ports"])
+        return cls(**{**data, "geometry": Geometry(**data["geometry"]), "ports": ports})

@@ -133,7 +133,7 @@ def attach(
     """
 
     def load(mode: str, hints_of: int) -> Attached:
-        guard = Guard.present() if options.guard else None
+        guard = Guard.present(lifelines=steering.guard) if options.guard else None
         program = SteerProgram(
             steering, guard, link.n_rx_queues, multi_buffer=multi_buffer, hints_of=hints_of
         )

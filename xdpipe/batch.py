@@ -70,6 +70,7 @@ class Batch:
     Args:
         memory: where the packets lie (the UMEM, or a buffer for a capture), writable.
         capacity: how many packets the batch can hold.
+        ports: the pipeline's names of its ports; one without a name unless told otherwise.
     """
 
     if TYPE_CHECKING:  # the columns, for those who read and for type checkers
@@ -80,6 +81,7 @@ class Batch:
         n_frames: NDArray[np.uint8]
         more: NDArray[np.uint32]
         verdict: NDArray[np.uint8]
+        out_port: NDArray[np.uint8]
         checksum_due: NDArray[np.uint8]
         tx_time_due: NDArray[np.uint8]
         tx_tag: NDArray[np.uint64]
@@ -109,8 +111,9 @@ class Batch:
         icmp_code: NDArray[np.uint8]
         flow_hash: NDArray[np.uint32]
 
-    def __init__(self, memory: Any, capacity: int) -> None:
+    def __init__(self, memory: Any, capacity: int, ports: Sequence[str] = ("",)) -> None:
         self.capacity = capacity
+        self.ports = tuple(ports)
         self._memory = memory
         base = ffi.from_buffer("uint8_t[]", memory, require_writable=True)
         self._arena = ffi.new("uint8_t[]", lib.xp_batch_bytes(capacity))
@@ -142,6 +145,15 @@ class Batch:
     def memory(self) -> Any:
         """The buffer that the packets lie in; `addr` counts from its start."""
         return self._memory
+
+    @property
+    def port(self) -> str:
+        """The name of the port that the batch came by: all its packets did by the same."""
+        return self.ports[int(lib.xp_batch_port(self.c))]
+
+    def set_port(self, port: str) -> None:
+        """Say that the batch came by this port; for captures and tests, before any stage."""
+        lib.xp_batch_set_port(self.c, self.ports.index(port), len(self.ports))
 
     @property
     def undecided(self) -> Mask:
@@ -341,6 +353,25 @@ class Batch:
     def pass_(self, where: Mask) -> int:
         """Give the undecided packets of a mask back to the kernel. Returns how many that were."""
         return self.decide(where, PASS)
+
+    def forward(self, where: Mask, port: str | None = None) -> int:
+        """Send the undecided packets of a mask out of another port. Returns how many that were.
+
+        Args:
+            where: bool[n].
+            port: its name; None: the other one, of two.
+
+        Raises:
+            ValueError: there is no such port; or which one it is to be cannot be told.
+        """
+        if port is None and len(self.ports) == 2:
+            number = 1 - lib.xp_batch_port(self.c)
+        elif port is not None and port in self.ports:
+            number = self.ports.index(port)
+        else:
+            names = ", ".join(filter(None, self.ports)) or "one without a name"
+            raise ValueError(f"forward to port {port!r}: the pipeline's ports are: {names}")
+        return int(lib.xp_forward(self.c, self._mask(where), number))
 
     def _mask(self, where: Mask) -> Any:
         mask = np.asarray(where)

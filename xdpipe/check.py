@@ -16,11 +16,10 @@ from xdpipe.chain import Chain
 from xdpipe.core._core import ffi, lib
 from xdpipe.errors import XdpipeError
 from xdpipe.filter import Filter
-from xdpipe.steering import Steering
 from xdpipe.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from xdpipe.pipeline import Pipeline
@@ -35,15 +34,16 @@ class CaptureBatches:
     Args:
         path: a pcap or pcapng file, gzip or not, with Ethernet packets.
         batch_size: packets in a batch at the most.
+        ports: the pipeline's names of its ports.
 
     Raises:
         XdpipeError: no such file, no capture, or not Ethernet.
     """
 
-    def __init__(self, path: str | Path, batch_size: int) -> None:
+    def __init__(self, path: str | Path, batch_size: int, ports: Sequence[str] = ("",)) -> None:
         self.reader = CaptureReader(path)
         self.reader.require_ethernet()
-        self.batch = Batch(mmap.mmap(-1, _MEMORY), batch_size)
+        self.batch = Batch(mmap.mmap(-1, _MEMORY), batch_size, ports)
 
     def __iter__(self) -> Iterator[Batch]:
         """Fill the one batch again and again, until the file ends."""
@@ -70,6 +70,7 @@ def check(
     write: Mapping[Verdict, str] | None = None,
     batch_size: int = 512,
     steer: bool = False,
+    port: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Run a pipeline's chain over a capture and say what became of the packets.
@@ -81,19 +82,25 @@ def check(
             them.
         batch_size: packets in a batch at the most.
         steer: first leave out the packets that the pipeline's filter would not take.
+        port: name of the port that they come by; None: the first.
         progress: told after each batch how many packets have been read.
 
     Returns:
         What `xdpipe check --json` prints: packets, not_taken, verdicts, stages, link_type,
         truncated (None, or where and why the file ended early).
     """
-    assert isinstance(pipeline.steering, Steering)
+    if port is None:
+        port = pipeline.ports[0]
+    elif port not in pipeline.ports:
+        names = ", ".join(filter(None, pipeline.ports)) or "one without a name"
+        raise XdpipeError(f"--port {port}: the pipeline's ports are: {names}")
     _keep_apart(capture, write or {})
-    taken = Filter(pipeline.steering.filter) if steer else None
+    steering = pipeline.steerings[pipeline.ports.index(port)]
+    taken = Filter(steering.filter) if steer else None
     n_packets = n_not_taken = 0
     by_verdict = np.zeros(256, np.int64)
     with ExitStack() as stack:
-        batches = CaptureBatches(capture, batch_size)
+        batches = CaptureBatches(capture, batch_size, pipeline.ports)
         stack.callback(batches.close)
         writers = {
             verdict: stack.enter_context(CaptureWriter(path))
@@ -104,6 +111,7 @@ def check(
             n_packets += len(batch)
             if taken is not None:
                 n_not_taken += _leave_out(batch, taken)
+            batch.set_port(port)
             chain.run()
             lib.xp_fill_checksums(batch.c)
             final = np.where(batch.undecided, np.uint8(pipeline.default), batch.verdict)

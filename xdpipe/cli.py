@@ -94,7 +94,10 @@ def main() -> None:
 
 @main.command()
 @click.argument("file")
-@click.option("--dev", required=True, help="Interface.")
+@click.option(
+    "--dev", "devs", multiple=True, required=True, metavar="[PORT=]DEV",
+    help="Interface; of a pipeline with several ports one for each, such as --dev inside=eth0.",
+)  # fmt: skip
 @click.option("--queues", type=Ranges(), help="Receive queues, such as 0-3. Default: all.")
 @click.option("--cores", type=Ranges(), help="A CPU for each queue, such as 2-5.")
 @click.option(
@@ -159,11 +162,11 @@ def main() -> None:
     help="Let the filter take ARP, neighbour discovery, SSH and the like, too.",
 )
 @_json_option
-def run(file: str, dev: str, queues: list[int] | None, cores: list[int] | None, mode: str,
-        attach: str, duration: float | None, batch_size: int, spin_us: int, user: str,
+def run(file: str, devs: tuple[str, ...], queues: list[int] | None, cores: list[int] | None,
+        mode: str, attach: str, duration: float | None, batch_size: int, spin_us: int, user: str,
         watchdog_s: float, busy_poll: bool, need_wakeup: bool, frame_size: int | None,
         huge_pages: bool, no_guard: bool, as_json: bool) -> None:  # fmt: skip
-    """Run the pipeline of FILE on the queues of an interface, until Ctrl-C."""
+    """Run the pipeline of FILE on the queues of its interfaces, until Ctrl-C."""
     from xdpipe.foreground import supervise
     from xdpipe.ranges import check_cores
     from xdpipe.run_options import RunOptions
@@ -171,10 +174,10 @@ def run(file: str, dev: str, queues: list[int] | None, cores: list[int] | None, 
     if cores:
         check_cores(cores)
     options = RunOptions(
-        file=file, dev=dev, queues=tuple(queues or ()), cores=tuple(cores or ()), mode=mode,
-        attach=attach, batch_size=batch_size, spin_us=spin_us, guard=not no_guard, user=user,
-        watchdog_s=watchdog_s, busy_poll=busy_poll, need_wakeup=need_wakeup,
-        frame_size=frame_size, huge_pages=huge_pages,
+        file=file, devs=_devs_by_port(devs), queues=tuple(queues or ()),
+        cores=tuple(cores or ()), mode=mode, attach=attach, batch_size=batch_size,
+        spin_us=spin_us, guard=not no_guard, user=user, watchdog_s=watchdog_s,
+        busy_poll=busy_poll, need_wakeup=need_wakeup, frame_size=frame_size, huge_pages=huge_pages,
     )  # fmt: skip
     console = Console(stderr=as_json)
     final = supervise(options, duration, console, show=not as_json)
@@ -184,6 +187,22 @@ def run(file: str, dev: str, queues: list[int] | None, cores: list[int] | None, 
         console.print(view.final(final))
     if final["error"]:
         raise XdpipeError(f"{final['error']}; the pipeline ended")
+
+
+def _devs_by_port(devs: tuple[str, ...]) -> dict[str, str]:
+    """Read what --dev was told: an interface for each port, or the one of a port without a name."""
+    found: dict[str, str] = {}
+    for text in devs:
+        port, equals, dev = text.partition("=")
+        if not equals:
+            port, dev = "", text
+        if port in found:
+            which = f"port {port}" if port else "one port"
+            raise XdpipeError(f"--dev {text}: {which} is {found[port]} already; say PORT=DEV")
+        if dev in found.values():
+            raise XdpipeError(f"--dev {text}: {dev} is a port already; name another interface")
+        found[port] = dev
+    return found
 
 
 @main.command()
@@ -197,6 +216,7 @@ def run(file: str, dev: str, queues: list[int] | None, cores: list[int] | None, 
     help="Write the packets of a verdict to a capture file.",
 )
 @click.option("--steer", is_flag=True, help="Only with packets that the pipeline's filter takes.")
+@click.option("--port", help="The port that the packets come by. Default: the first.")
 @click.option(
     "--batch",
     "batch_size",
@@ -206,8 +226,8 @@ def run(file: str, dev: str, queues: list[int] | None, cores: list[int] | None, 
     help="Packets in a batch at the most.",
 )
 @_json_option
-def check(file: str, capture: str, writes: tuple[str, ...], steer: bool, batch_size: int,
-          as_json: bool) -> None:  # fmt: skip
+def check(file: str, capture: str, writes: tuple[str, ...], steer: bool, port: str | None,
+          batch_size: int, as_json: bool) -> None:  # fmt: skip
     """Run the pipeline of FILE over a capture; needs no NIC and no root."""
     from xdpipe.check import check as run_check
     from xdpipe.pipeline import load_pipeline
@@ -216,8 +236,8 @@ def check(file: str, capture: str, writes: tuple[str, ...], steer: bool, batch_s
     write = {}
     for text in writes:
         name, equals, path = text.partition("=")
-        if not equals or name not in ("DROP", "TX", "PASS") or not path:
-            raise XdpipeError(f"--write {text}: say VERDICT=FILE with DROP, TX or PASS")
+        if not equals or name not in ("DROP", "TX", "PASS", "FORWARD") or not path:
+            raise XdpipeError(f"--write {text}: say VERDICT=FILE with DROP, TX, PASS or FORWARD")
         write[Verdict[name]] = path
     console = Console(stderr=True)
     with console.status("reading…") as status:
@@ -231,7 +251,7 @@ def check(file: str, capture: str, writes: tuple[str, ...], steer: bool, batch_s
         with redirect_stdout(sys.stderr):  # what a user's file prints must not spoil --json
             result = run_check(
                 load_pipeline(file), capture, write=write, batch_size=batch_size, steer=steer,
-                progress=progress,
+                port=port, progress=progress,
             )  # fmt: skip
     if as_json:
         print(json.dumps(result))
@@ -324,9 +344,12 @@ def status(as_json: bool) -> None:
 
     result = []
     for run_dir, state in _runs():
+        if state.dev != state.devs[0]:
+            continue  # told with its first interface
         entry: dict[str, Any] = {
             "name": state.name,
             "dev": state.dev,
+            "devs": list(state.devs),
             "here": state.netns == network_namespace(),
             "supervisor": asdict(state.supervisor),
             "state": "running" if state.supervisor.alive else "dead",
@@ -348,7 +371,8 @@ def status(as_json: bool) -> None:
     for entry in result:
         elsewhere = "" if entry["here"] else ", in another network namespace"
         console.print(
-            f"[bold]{entry['name']}[/bold] on {entry['dev']}{elsewhere}: {entry['state']}, "
+            f"[bold]{entry['name']}[/bold] on {', '.join(entry['devs'])}{elsewhere}: "
+            f"{entry['state']}, "
             f"supervisor pid {entry['supervisor']['pid']}"
         )
         if entry["state"] == "dead":
@@ -368,25 +392,32 @@ def down(dev: str, as_json: bool) -> None:
     from xdpipe.busy_poll import put_back
     from xdpipe.rundir import network_namespace
 
-    runs = [(d, s) for d, s in _runs() if s.dev == dev and s.netns == network_namespace()]
-    if not runs:
-        others = sorted({s.dev for _, s in _runs() if s.netns == network_namespace()})
+    here = [(d, s) for d, s in _runs() if s.netns == network_namespace()]
+    named = [state for _, state in here if state.dev == dev]
+    if not named:
+        others = sorted({state.dev for _, state in here})
         where = f"; pipelines run on: {', '.join(others)}" if others else ""
         raise XdpipeError(f"{dev}: no pipeline of xdpipe there{where}")
-    for run_dir, state in runs:
+    for state in named:
+        # of all its interfaces; the first one's directory is where it answers
+        runs = [(d, s) for d, s in here if s.supervisor == state.supervisor]
+        runs.sort(key=lambda run: state.devs.index(run[1].dev))
         was = "running" if state.supervisor.alive else "dead"
         if state.supervisor.alive:
-            _end_supervisor(run_dir, state)
+            _end_supervisor(runs[0][0], state)
         for worker in state.workers:  # they die with the supervisor; should one be left, now
             worker.signal(signal.SIGKILL)
-        put_back(run_dir.path)
-        run_dir.remove()
+        for run_dir, _ in runs:
+            put_back(run_dir.path)
+            run_dir.remove()
+        devs = ", ".join(state.devs)
         if as_json:
-            print(json.dumps({"dev": dev, "name": state.name, "was": was}))
+            told = {"dev": dev, "devs": list(state.devs), "name": state.name, "was": was}
+            print(json.dumps(told))
         elif was == "running":
-            click.echo(f"{state.name} on {dev}: ended")
+            click.echo(f"{state.name} on {devs}: ended")
         else:
-            click.echo(f"{state.name} on {dev}: its supervisor was dead already; cleared up")
+            click.echo(f"{state.name} on {devs}: its supervisor was dead already; cleared up")
 
 
 def _end_supervisor(run_dir: RunDir, state: State) -> None:

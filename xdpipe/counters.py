@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 _ATTENTION = 0
 """uint64 0, a cache line of its own, is the supervisor's: it wants the worker's attention."""
-_WORKER = 8
-"""From uint64 8 on: the worker's counters, XP_COUNTERS of core/columns.h."""
+_PORTS = 8
+"""From uint64 8 on: each port's counters, XP_COUNTERS of core/columns.h, on own cache lines."""
 
 NAMES = tuple(ffi.string(lib.xp_counter_names[i].name).decode() for i in range(lib.xp_n_counters))
-_STAGES = -(-(_WORKER + len(NAMES)) // 8) * 8
-"""Then, on a new cache line, the stages' counts."""
+_PORT = -(-len(NAMES) // 8) * 8
+"""uint64 of a port. Behind the last one: the stages' counts."""
 
 
 class CountersPage:
@@ -31,12 +31,15 @@ class CountersPage:
 
     Args:
         infos: the stages whose counts it has room for.
+        n_ports: of the worker.
         fd: of a page that another process made; None: make one. Owned by this object.
     """
 
-    def __init__(self, infos: Sequence[StageInfo], fd: int | None = None) -> None:
+    def __init__(self, infos: Sequence[StageInfo], n_ports: int = 1, fd: int | None = None) -> None:
         self._infos = tuple(infos)
-        n_words = _STAGES + sum(info.n_counts for info in infos)
+        self.n_ports = n_ports
+        self._stages = _PORTS + n_ports * _PORT
+        n_words = self._stages + sum(info.n_counts for info in infos)
         size = -(-n_words * 8 // mmap.PAGESIZE) * mmap.PAGESIZE
         if fd is None:
             fd = shared_memory("xdpipe-counters", size)
@@ -44,10 +47,9 @@ class CountersPage:
         self._map = mmap.mmap(fd, size)
         self.words = memoryview(self._map).cast("Q")
 
-    @property
-    def c_counters(self) -> Any:
-        """The worker's counters as struct xp_counters *."""
-        return ffi.cast("struct xp_counters *", self._address(_WORKER))
+    def c_counters(self, port: int = 0) -> Any:
+        """Return a port's counters as struct xp_counters *."""
+        return ffi.cast("struct xp_counters *", self._address(_PORTS + port * _PORT))
 
     @property
     def c_attention(self) -> Any:
@@ -60,16 +62,22 @@ class CountersPage:
     @property
     def stage_counts(self) -> memoryview:
         """The stages' counts, for the chain."""
-        return self.words[_STAGES:]
+        return self.words[self._stages :]
 
     def call(self) -> None:
         """Ask the worker to look at its control socket (supervisor only)."""
         attention = self.c_attention
         attention[0] = (attention[0] + 1) & 0xFFFFFFFF
 
+    def read_port(self, port: int) -> dict[str, int]:
+        """Return a port's counters by name."""
+        first = _PORTS + port * _PORT
+        return dict(zip(NAMES, self.words[first : first + len(NAMES)], strict=True))
+
     def read(self) -> dict[str, int]:
-        """Return the worker's counters by name."""
-        return dict(zip(NAMES, self.words[_WORKER:_STAGES], strict=False))
+        """Return the counters by name, each summed over the ports."""
+        ports = [self.read_port(port) for port in range(self.n_ports)]
+        return {name: sum(port[name] for port in ports) for name in NAMES}
 
     def read_stages(self) -> list[dict[str, Any]]:
         """Return the stages' counts."""

@@ -182,7 +182,7 @@ def run_demo(duration: float, console: Console, *, show: bool) -> dict[str, Any]
                 f"{FLOOD_PPS:,} packets/s of abuse come in, while one honest client asks "
                 f"{HONEST_PER_S} times a second, for {duration:.0f} s."
             )
-        options = RunOptions(file=example("dns_guard.py"), dev="guard0", queues=(0, 1))
+        options = RunOptions(file=example("dns_guard.py"), devs={"": "guard0"}, queues=(0, 1))
         final: dict[str, Any] = supervise(
             options, duration, console, show=show, begin=begin, end=honest.stop
         )

@@ -84,8 +84,9 @@ def supervise(
         elif show:
             status = supervisor.status()
             for worker in status["workers"]:
+                devs = ", ".join(port["dev"] for port in status["ports"])
                 console.print(
-                    f"{status['dev']} queue {worker['queue']}: pid {worker['pid']} on core "
+                    f"{devs} queue {worker['queue']}: pid {worker['pid']} on core "
                     f"{worker['core']}, {worker['mode']}, {worker['attach']}"
                 )
         before = None

@@ -27,15 +27,19 @@ class Guard:
 
     Attributes:
         ssh_peers: sessions to keep.
+        lifelines: keep those kinds, and what cannot be parsed; False: the sessions alone.
     """
 
     ssh_peers: tuple[SshPeer, ...] = ()
+    lifelines: bool = True
 
     @classmethod
     def present(
         cls,
         environment: Mapping[str, str] | None = None,
         ancestors: Callable[[], Iterator[Mapping[str, str]]] | None = None,
+        *,
+        lifelines: bool = True,
     ) -> Self:
         """Find the SSH session that we run in.
 
@@ -45,6 +49,7 @@ class Guard:
         Args:
             environment: ours; os.environ unless given.
             ancestors: returns the environments of the processes that started us, nearest first.
+            lifelines: see Guard.
         """
         found: dict[SshPeer, None] = {}
         ours = os.environ if environment is None else environment
@@ -52,7 +57,7 @@ class Guard:
             peer = _ssh_peer(variables.get("SSH_CONNECTION", ""))
             if peer is not None:
                 found[peer] = None
-        return cls(tuple(found))
+        return cls(tuple(found), lifelines)
 
 
 def _ssh_peer(connection: str) -> SshPeer | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from xdpipe.steering import SteerCounters
     from xdpipe.xsk import XskStatistics
@@ -15,6 +15,7 @@ VERDICTS = {
     "DROP": "verdict_drop",
     "TX": "verdict_tx",
     "PASS": "verdict_pass",
+    "FORWARD": "verdict_forward",
     "INVALID": "verdict_invalid",
     "LOST_WITH_WORKER": "verdict_lost",
 }
@@ -23,12 +24,15 @@ VERDICTS = {
 
 @dataclass(frozen=True)
 class Ledger:
-    """Sums over all queues: every packet stands in one place, or `residual` is not 0.
+    """Sums over queues: every packet stands in one place, or `residual` is not 0.
+
+    Of a port, or of all.
 
     seen = to_kernel + redirect_failed + redirected        counted by the XDP program
     redirected = kernel_drops + received                   by the kernel, by the workers
     received = sum of verdicts                             by the workers
-    TX = sent + refused                                    by the workers
+    TX + forwarded = sent + refused                        by the workers
+    FORWARD = forwarded                                    of all ports, by the workers
     PASS = passed + pass_refused                           by the program that gives them back
 
     Attributes:
@@ -39,6 +43,7 @@ class Ledger:
         kernel_drops: packets that the kernel dropped at the sockets, by XDP_STATISTICS counter.
         received: packets that workers took from the rx rings.
         verdicts: packets by verdict.
+        forwarded: packets that came by other ports, to be sent by this one.
         sent: packets that the kernel sent.
         refused: packets to be sent that were not, by reason.
         passed: packets given back to the kernel.
@@ -52,6 +57,7 @@ class Ledger:
     kernel_drops: Mapping[str, int]
     received: int
     verdicts: Mapping[str, int]
+    forwarded: int
     sent: int
     refused: Mapping[str, int]
     passed: int
@@ -67,7 +73,7 @@ class Ledger:
 
         Args:
             program: the XDP program's counters.
-            queues: each worker's counters and its socket's statistics.
+            queues: each worker's counters of the port, and its socket's statistics.
         """
         totals: dict[str, int] = {}
         drops = {"rx_dropped": 0, "rx_ring_full": 0}
@@ -90,6 +96,7 @@ class Ledger:
             kernel_drops=drops,
             received=get("received", 0),
             verdicts={name: get(counter, 0) for name, counter in VERDICTS.items()},
+            forwarded=get("forwarded", 0),
             sent=get("tx_completed", 0) - get("tx_dropped", 0),
             refused=refused,
             passed=get("passed", 0),
@@ -99,20 +106,37 @@ class Ledger:
             },
         )
 
+    @classmethod
+    def total(cls, ports: Sequence[Ledger]) -> Ledger:
+        """Add up the ports'."""
+
+        def add(values: list[Any]) -> Any:
+            if isinstance(values[0], int):
+                return sum(values)
+            return {key: sum(value[key] for value in values) for key in values[0]}
+
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: add([getattr(port, name) for port in ports]) for name in names})
+
     @property
     def residual(self) -> int:
-        """Packets that stand nowhere, over all equations; 0 when quiet."""
+        """Packets that stand nowhere, over all equations, of all ports; 0 when quiet."""
         to_kernel = sum(self.to_kernel.values())
         return (
             abs(self.seen - to_kernel - self.redirect_failed - self.redirected)
             + abs(self.redirected - sum(self.kernel_drops.values()) - self.received)
             + abs(self.received - sum(self.verdicts.values()))
-            + abs(self.verdicts["TX"] - self.sent - sum(self.refused.values()))
+            + abs(self.verdicts["TX"] + self.forwarded - self.sent - sum(self.refused.values()))
+            + abs(self.verdicts["FORWARD"] - self.forwarded)
             + abs(self.verdicts["PASS"] - self.passed - sum(self.pass_refused.values()))
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `--json` shows under `ledger`."""
+        return {**self.port_to_dict(), "residual": self.residual}
+
+    def port_to_dict(self) -> dict[str, Any]:
+        """Return what `--json` shows of one port: what it forwards is in the others' books."""
         return {
             "seen": self.seen,
             "to_kernel": dict(self.to_kernel),
@@ -121,9 +145,9 @@ class Ledger:
             "kernel_drops": dict(self.kernel_drops),
             "received": self.received,
             "verdicts": dict(self.verdicts),
+            "forwarded": self.forwarded,
             "sent": self.sent,
             "refused": dict(self.refused),
             "passed": self.passed,
             "pass_refused": dict(self.pass_refused),
-            "residual": self.residual,
         }

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 XSK_TX_TIMESTAMP: Final = 1
 XSK_TX_CHECKSUM: Final = 2
 
+# enum netdev_xdp_act
+_XSK_ZEROCOPY: Final = 8
+
 _DEV_GET = 1
 
 
@@ -22,6 +25,16 @@ def xsk_features(link: Link) -> int:
 
     0 where the kernel (before Linux 6.8) or the driver does none of it.
     """
+    return _ask(link, "NETDEV_A_DEV_XSK_FEATURES")
+
+
+def has_zero_copy(link: Link) -> bool:
+    """Return whether the driver says that it has zero copy; the kernel tells from Linux 6.3 on."""
+    return bool(_ask(link, "NETDEV_A_DEV_XDP_FEATURES") & _XSK_ZEROCOPY)
+
+
+def _ask(link: Link, attribute: str) -> int:
+    """Return a number that the kernel tells of an interface; 0 where it tells none."""
     from pyroute2.netlink import NLM_F_REQUEST, genlmsg
     from pyroute2.netlink.exceptions import NetlinkError
     from pyroute2.netlink.generic import GenericNetlinkSocket
@@ -46,4 +59,4 @@ def xsk_features(link: Link) -> int:
             [answer] = netlink.nlm_request(request, msg_type=netlink.prid, msg_flags=NLM_F_REQUEST)
     except NetlinkError:
         return 0
-    return int(answer.get_attr("NETDEV_A_DEV_XSK_FEATURES") or 0)
+    return int(answer.get_attr(attribute) or 0)

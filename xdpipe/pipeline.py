@@ -1,19 +1,21 @@
-"""What a user's file declares: steering, stages, default verdict."""
+"""What a user's file declares: ports, steering, stages, default verdict."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xdpipe.batch import COLUMNS
 from xdpipe.chain import describe
+from xdpipe.core._core import lib
 from xdpipe.errors import XdpipeError
 from xdpipe.steering import Steering
-from xdpipe.verdict import DROP, Verdict
+from xdpipe.verdict import DROP, FORWARD, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,30 +29,45 @@ class Pipeline:
     """Which packets are taken, which stages they go through, and what the undecided become.
 
     Args:
-        steering: which packets are taken; a tcpdump filter as text will do.
+        steering: which packets are taken; a tcpdump filter as text will do. With several ports
+            either the same for all, or a dict that has one for each.
         stages: in order. One set of instances serves one queue: a worker imports the file anew.
-        default: the verdict of packets that no stage decided: DROP, TX or PASS.
+        default: the verdict of packets that no stage decided: DROP, TX, PASS or, with two ports,
+            FORWARD, out of the other one.
+        ports: names for interfaces, where there are several: one worker serves the same queue of
+            all, and packets can go from each to each. Which interface each is, is said when the
+            pipeline is run. Without, there is one, which needs no name.
 
     Raises:
         ChainError: the stages do not fit together.
+        XdpipeError: something else is not what it should be.
+
+    Attributes:
+        steerings: the steering of each port, in the order of the ports.
     """
 
-    steering: Steering | str
+    steering: Steering | str | Mapping[str, Steering | str]
     stages: Sequence[Stage] = field(default_factory=tuple)
     default: Verdict = DROP
+    ports: Sequence[str] = ("",)
     infos: tuple[StageInfo, ...] = field(init=False, repr=False)
+    steerings: tuple[Steering, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.steering, str):
-            object.__setattr__(self, "steering", Steering(self.steering))
-        if not isinstance(self.steering, Steering):
-            raise XdpipeError(
-                f"steering={self.steering!r}: write Steering('filter'), or the filter as text"
-            )
+        ports = _checked_ports(self.ports)
+        object.__setattr__(self, "ports", ports)
+        object.__setattr__(self, "steerings", _checked_steerings(self.steering, ports))
         if not isinstance(self.stages, list | tuple):
             raise XdpipeError(f"stages={self.stages!r}: write a list of stages: [Headers(), …]")
         if not isinstance(self.default, Verdict) or not self.default:
-            raise XdpipeError(f"default={self.default!r}: the default verdict is DROP, TX or PASS")
+            raise XdpipeError(
+                f"default={self.default!r}: the default verdict is DROP, TX, PASS or FORWARD"
+            )
+        if self.default == FORWARD and len(self.ports) != 2:
+            raise XdpipeError(
+                "default=FORWARD: that is out of the other port, of two: write "
+                "ports=('inside', 'outside')"
+            )
         object.__setattr__(self, "infos", describe(self.stages))
 
     @property
@@ -58,6 +75,36 @@ class Pipeline:
         """Whether a stage requires what only the NIC knows, see xdpipe.batch.COLUMNS."""
         names = {name for stage in self.stages for name in stage.requires}
         return any(COLUMNS[name].provider == "NIC" for name in names)
+
+
+def _checked_ports(ports: object) -> tuple[str, ...]:
+    given = tuple(ports) if isinstance(ports, list | tuple) else ()
+    most = int(lib.XP_PORTS_MAX)
+    if given == ("",):
+        return given
+    if not given or not all(isinstance(name, str) and name.isidentifier() for name in given):
+        raise XdpipeError(f"ports={ports!r}: write a tuple of names: ports=('inside', 'outside')")
+    if len(set(given)) < len(given) or len(given) > most:
+        raise XdpipeError(f"ports={ports!r}: up to {most} different names")
+    return given
+
+
+def _checked_steerings(given: object, ports: tuple[str, ...]) -> tuple[Steering, ...]:
+    if not isinstance(given, Mapping):
+        return (_checked_steering(given),) * len(ports)
+    if set(given) != set(ports):
+        raise XdpipeError(
+            f"steering={given!r}: a dict has one for each port: {', '.join(filter(None, ports))}"
+        )
+    return tuple(_checked_steering(given[port]) for port in ports)
+
+
+def _checked_steering(given: object) -> Steering:
+    if isinstance(given, str):
+        return Steering(given)
+    if not isinstance(given, Steering):
+        raise XdpipeError(f"steering={given!r}: write Steering('filter'), or the filter as text")
+    return given
 
 
 def _where(error: BaseException, path: Path) -> str:

@@ -157,11 +157,13 @@ class _Lane:
         self.umem = Umem(Geometry.for_link(link))
         self.xsk = Xsk.open(self.umem)
         self.mode = self.xsk.bind(link, queue, mode)
-        self.umem.adopt(self.xsk)
-        self.c = ffi.new(
-            "struct xp_worker *",
-            {"xsk": self.xsk.c, "umem": self.umem.c, "counters": self.page.c_counters},
+        self._port = ffi.new(
+            "struct xp_port *", {"xsk": self.xsk.c, "counters": self.page.c_counters()}
         )
+        self.c = ffi.new(
+            "struct xp_worker *", {"ports": self._port, "n_ports": 1, "umem": self.umem.c}
+        )
+        self.umem.adopt(self.c)
         self._data = ffi.from_buffer("uint8_t[]", packets.data)
         self._offsets = ffi.from_buffer("uint64_t[]", packets.offsets)
         self._lens = ffi.from_buffer("int32_t[]", packets.lens)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -11,8 +15,9 @@ class RunOptions:
 
     Attributes:
         file: the pipeline file.
-        dev: interface name, in the present network namespace.
-        queues: receive queues to serve; () means all.
+        devs: interface names, in the present network namespace, by the pipeline's names of its
+            ports; of a pipeline with one port that is the empty name.
+        queues: receive queues to serve, of each interface; () means all.
         cores: a CPU for each queue; () means to choose.
         mode: `auto`, `zerocopy` or `copy`: what to ask of bind.
         attach: `auto`, `native` or `generic`: how to attach the XDP program.
@@ -31,7 +36,7 @@ class RunOptions:
     """
 
     file: str
-    dev: str
+    devs: Mapping[str, str]
     queues: tuple[int, ...] = ()
     cores: tuple[int, ...] = ()
     mode: str = "auto"

@@ -32,6 +32,8 @@ class State:
         file: the pipeline file.
         dev: interface name.
         ifindex: its number.
+        devs: names of all interfaces that it runs on; the first one's directory has the socket that
+            it answers on.
         netns: inode of its network namespace.
         supervisor: the process that holds everything.
         workers: the processes that serve its queues.
@@ -42,6 +44,7 @@ class State:
     file: str
     dev: str
     ifindex: int
+    devs: tuple[str, ...]
     netns: int
     supervisor: Process
     workers: tuple[Process, ...] = ()
@@ -49,7 +52,7 @@ class State:
 
 
 class RunDir:
-    """The directory of one pipeline, by network namespace and interface: one can run on each."""
+    """The directory of an interface, by network namespace: one pipeline can run on each."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -112,6 +115,7 @@ class RunDir:
             **{
                 **data,
                 "supervisor": Process.from_dict(data["supervisor"]),
+                "devs": tuple(data["devs"]),
                 "workers": tuple(Process.from_dict(worker) for worker in data["workers"]),
             }
         )

@@ -31,9 +31,14 @@ class Steering:
 
     Args:
         filter: in tcpdump's language (pcap-filter(7)); empty: everything.
+        guard: whatever the filter says, the kernel keeps what this host's own connections live by
+            (ARP, neighbour discovery, SSH and more, see bpf/steer.c), and what cannot be parsed.
+            False, for what stands between two others, as a bridge does: only the SSH session that
+            the pipeline is started from.
     """
 
     filter: str = ""
+    guard: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.filter, str):
@@ -268,7 +273,7 @@ def _prologue(
     from xdpipe.filter import Filter
 
     lines = ['#include "load.h"', Filter(steering.filter).to_c(), f"#define XP_N_QUEUES {n_queues}"]
-    if guard is not None:
+    if guard is not None and (guard.lifelines or guard.ssh_peers):
         peers: dict[int, list[str]] = {4: [], 6: []}
         for peer in guard.ssh_peers:
             packed = peer.address.packed
@@ -276,6 +281,7 @@ def _prologue(
             peers[peer.address.version].append(f"X({', '.join(words)}, {peer.server_port})")
         lines += [
             "#define XP_GUARD",
+            f"#define XP_LIFELINES {int(guard.lifelines)}",
             f"#define XP_SSH_PEERS4(X) {' '.join(peers[4])}",
             f"#define XP_SSH_PEERS6(X) {' '.join(peers[6])}",
         ]

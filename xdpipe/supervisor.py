@@ -8,20 +8,18 @@ import socket
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from xdpipe.attach import attach
-from xdpipe.busy_poll import InterruptsOff, put_back
 from xdpipe.control import Control, ControlClosed
-from xdpipe.drivers import caveat
 from xdpipe.errors import XdpipeError
 from xdpipe.ledger import Ledger
 from xdpipe.link import Link
-from xdpipe.link_watch import LinkWatch
+from xdpipe.port import Port, zero_copy_everywhere
 from xdpipe.process import Process
 from xdpipe.run_options import RunOptions, choose_cores
-from xdpipe.rundir import RunDir, State, network_namespace
+from xdpipe.rundir import State, network_namespace
 from xdpipe.stage_info import StageInfo
 from xdpipe.steering import Steering
 from xdpipe.umem import Geometry
@@ -31,6 +29,8 @@ from xdpipe.xsk import QueueBusy
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+
+    from xdpipe.link_watch import LinkWatch
 
 CARRIER_TIMEOUT_S = 10.0
 """How long a NIC may take to have its carrier back after it was set up for AF_XDP."""
@@ -46,7 +46,7 @@ STUCK_S = 2.0
 
 
 class Supervisor:
-    """One running pipeline on one interface; a context manager that leaves nothing behind.
+    """One running pipeline on its interfaces; a context manager that leaves nothing behind.
 
     Start, then poll until it is time, then stop. All of it happens on the calling thread, which
     must be the main one: workers die with the thread that started them.
@@ -69,6 +69,7 @@ class Supervisor:
         self._stack = ExitStack()
         self._selector = selectors.DefaultSelector()
         self._stack.callback(self._selector.close)
+        self._ports: list[Port] = []
         self._handles: list[WorkerHandle] = []
         self._listener: socket.socket | None = None
         self.started_at = 0.0
@@ -96,16 +97,15 @@ class Supervisor:
         Raises:
             XdpipeError: it cannot run like that; nothing is left attached.
         """
-        self._link = link = Link.find(self._options.dev)
-        link.require_up()
-        self._options = self._complete(link)
-        self._geometry = Geometry.for_link(
-            link, self._options.frame_size, huge_pages=self._options.huge_pages,
-            multi_buffer=True,
-        )  # fmt: skip
-        self._claim(link)
-        if self._options.busy_poll:
-            self._stack.callback(InterruptsOff(link.name, self._run_dir.path).close)
+        for name, dev in self._options.devs.items():
+            link = Link.find(dev)
+            link.require_up()
+            self._ports.append(Port(name, link, self._options))
+        self._complete()
+        self._geometry = self._choose_geometry()
+        for port in self._ports:
+            port.claim(self._stack)
+        self._write_state()
         self._leave_cores()
         for queue, core in zip(self._options.queues, self._options.cores, strict=True):
             handle = WorkerHandle(queue, core, self._options)
@@ -113,53 +113,95 @@ class Supervisor:
             self._stack.callback(handle.close)
             handle.spawn()
         hellos = [handle.expect("hello", self._interrupted) for handle in self._handles]
-        self._infos = tuple(StageInfo.from_dict(info) for info in hellos[0]["stages"])
-        self.default = hellos[0]["default"]
-        self.steering = Steering.from_dict(hellos[0]["steering"])
-        passes = self.default == "PASS"
-        self._attached = attach(
-            link, self.steering, self._options, self._tell,
-            multi_buffer=self._geometry.multi_buffer, wants_hints=hellos[0]["hints"],
-            passes=passes,
-        )  # fmt: skip
-        self._stack.callback(self._attached.close)
-        self._program = self._attached.program
-        self._attached.tell_limits(self._tell, passes=passes)
-        self._mode = self._attached.bind_mode(self._options.mode)
+        self._learn(hellos[0])
+        self._mode = self._choose_mode()
         for handle in self._handles:
-            injector = self._attached.injector(needed=passes)
-            handle.open_socket(link, self._geometry, self._infos, injector)
-            handle.hand_over(adopt=False, hints=self._attached.hints)
+            sockets = [port.socket(handle.queue) for port in self._ports]
+            handle.open_sockets(sockets, self._geometry, self._infos)
+            handle.hand_over(adopt=False)
         for handle in self._handles:
             handle.expect("mapped", self._interrupted)
-            handle.bind(link, self._mode)
-        if warning := caveat(link.name, link.driver, self._handles[0].mode):
-            self._tell(warning)
-        # some NICs reset their link at attach: igb has it back after 3 s
-        link = link.with_carrier(CARRIER_TIMEOUT_S, self._interrupted)
+            handle.bind(self._mode)
+        for port in self._ports:
+            if warning := port.caveat(self._handles[0].mode):
+                self._tell(warning)
+            watch = port.watch(CARRIER_TIMEOUT_S, self._interrupted, self._geometry)
+            self._stack.callback(watch.close)
+            changed = partial(self._link_changed, port, watch)
+            self._selector.register(watch, selectors.EVENT_READ, changed)
         for handle in self._handles:
             handle.expect("ready", self._interrupted)
             self._watch(handle)
             self._take(handle)
-        self._link_watch = self._stack.enter_context(LinkWatch(link, self._geometry))
-        self._selector.register(self._link_watch, selectors.EVENT_READ, self._link_changed)
         self.started_at = time.monotonic()
         self._write_state()
-        self._listener = self._run_dir.listen()
+        self._listener = self._ports[0].run_dir.listen()
         self._stack.callback(self._listener.close)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
-    def _complete(self, link: Link) -> RunOptions:
+    def _complete(self) -> None:
+        """Choose queues and cores where none are named, and check those that are."""
         options = self._options
-        queues = options.queues or tuple(link.queues)
-        link.check_queues(queues)
+        links = [port.link for port in self._ports]
+        queues = options.queues or tuple(links[0].queues)
+        for link in links:
+            if not options.queues and link.queues != links[0].queues:
+                raise XdpipeError(
+                    f"{links[0].name} has {links[0].n_rx_queues} queues and {link.name} "
+                    f"{link.n_rx_queues}; give them as many (ethtool -L DEV combined N), or say "
+                    "which are to be served: --queues"
+                )
+            link.check_queues(queues)
         allowed = sorted(os.sched_getaffinity(0))
         cores = options.cores or choose_cores(len(queues), allowed)
         if len(cores) != len(queues):
             raise XdpipeError(
                 f"{len(queues)} queues and {len(cores)} cores: name a core for each queue"
             )
-        return replace(options, queues=queues, cores=cores)
+        self._options = replace(options, queues=queues, cores=cores)
+
+    def _choose_geometry(self) -> Geometry:
+        """Return frames that hold what comes by any port, and as many for each as for one."""
+        options = self._options
+        found = [
+            Geometry.for_link(
+                port.link, options.frame_size, huge_pages=options.huge_pages, multi_buffer=True
+            )
+            for port in self._ports
+        ]
+        largest = max(found, key=lambda each: (each.multi_buffer, each.frame_size))
+        return largest.for_ports(len(found))
+
+    def _learn(self, hello: Any) -> None:
+        """Take in what the pipeline's file declares, and attach the programs that it wants.
+
+        Raises:
+            XdpipeError: it has other ports than there are interfaces for.
+        """
+        names: list[str] = hello["ports"]
+        given = {port.name: port for port in self._ports}
+        if sorted(names) != sorted(given):
+            options = " ".join(f"--dev {name}=DEV" if name else "--dev DEV" for name in names)
+            raise XdpipeError(
+                f"{self._options.file}: say of each of its ports which interface it is: {options}"
+            )
+        self._ports = [given[name] for name in names]
+        self._infos = tuple(StageInfo.from_dict(info) for info in hello["stages"])
+        self.default = hello["default"]
+        for port, steering in zip(self._ports, hello["steering"], strict=True):
+            port.attach(
+                Steering.from_dict(steering), self._geometry, self._tell, self._stack,
+                wants_hints=hello["hints"], passes=self.default == "PASS",
+            )  # fmt: skip
+
+    def _choose_mode(self) -> str:
+        """Return what to ask of bind: the first port's socket decides for those of the others."""
+        modes = [port.attached.bind_mode(self._options.mode) for port in self._ports]
+        if "copy" in modes:
+            return "copy"
+        if modes[0] == "auto" and len(modes) > 1:
+            return "zerocopy" if zero_copy_everywhere(self._ports) else "copy"
+        return modes[0]
 
     def _leave_cores(self) -> None:
         """Stay off the workers' cores ourselves, as far as there are others."""
@@ -169,36 +211,21 @@ class Supervisor:
             os.sched_setaffinity(0, others)
             self._stack.callback(os.sched_setaffinity, 0, allowed)
 
-    def _claim(self, link: Link) -> None:
-        """Make sure that no other pipeline runs on the interface, and write down that we do."""
-        self._run_dir = RunDir.of(link.index)
-        claim = self._run_dir.claim()
-        if claim is None:
-            other = self._run_dir.read()
-            who = (
-                f"{other.name} runs there (pid {other.supervisor.pid})" if other else "starts there"
-            )
-            raise XdpipeError(
-                f"{link.name}: the pipeline {who}; end it with: xdpipe down {link.name}"
-            )
-        self._stack.callback(os.close, claim)
-        put_back(self._run_dir.path)  # after one that was killed
-        self._stack.callback(self._run_dir.remove)
-        self._write_state()
-
     def _write_state(self) -> None:
         path = Path(self._options.file)
-        self._run_dir.write(
-            State(
-                name=path.stem,
-                file=str(path.resolve()),
-                dev=self._link.name,
-                ifindex=self._link.index,
-                netns=network_namespace(),
-                supervisor=Process.of(os.getpid()),
-                workers=tuple(h.process for h in self._handles if h.state != "new"),
+        for port in self._ports:
+            port.run_dir.write(
+                State(
+                    name=path.stem,
+                    file=str(path.resolve()),
+                    dev=port.link.name,
+                    ifindex=port.link.index,
+                    devs=tuple(each.link.name for each in self._ports),
+                    netns=network_namespace(),
+                    supervisor=Process.of(os.getpid()),
+                    workers=tuple(h.process for h in self._handles if h.state != "new"),
+                )
             )
-        )
 
     def _watch(self, handle: WorkerHandle) -> None:
         self._selector.register(
@@ -207,7 +234,17 @@ class Supervisor:
 
     def _take(self, handle: WorkerHandle) -> None:
         handle.serving()
-        self._program.take(handle.queue, handle.xsk.fd)
+        self._redirect(handle)
+
+    def _redirect(self, handle: WorkerHandle) -> None:
+        """Have the packets of its queue, of each port, go to a worker's sockets."""
+        for port, socket_ in zip(self._ports, handle.sockets, strict=True):
+            port.program.take(handle.queue, socket_.xsk.fd)
+
+    def _release(self, handle: WorkerHandle) -> None:
+        """Leave the packets of its queue, of each port, to the kernel."""
+        for port in self._ports:
+            port.program.release(handle.queue)
 
     # Watch
 
@@ -236,27 +273,25 @@ class Supervisor:
             handle.popen.kill()
         elif handle.state == "serving" and still_s >= STUCK_S:
             handle.state = "stuck"
-            self._program.release(handle.queue)
+            self._release(handle)
             self._tell(
                 f"{who} has made no turn for {still_s:.0f} s, in a stage that hangs or on a core "
                 "that others hold; its packets go to the kernel until it does"
             )
         elif handle.state == "stuck" and still_s < STUCK_S:
             handle.state = "serving"
-            self._program.take(handle.queue, handle.xsk.fd)
+            self._redirect(handle)
             self._tell(f"{who} turns again and serves")
 
-    def _link_changed(self) -> None:
-        for line in self._link_watch.changes():
+    def _link_changed(self, port: Port, watch: LinkWatch) -> None:
+        former = port.link.name
+        lines, gone = port.changes()
+        for line in lines:
             self._tell(line)
-            if self._link_watch.link is None:
-                self.error = line
-        if self._link_watch.link is None:
-            self._selector.unregister(self._link_watch)
-            return
-        renamed = self._link_watch.link.name != self._link.name
-        self._link = self._link_watch.link
-        if renamed:
+        if gone:
+            self.error = lines[-1]
+            self._selector.unregister(watch)
+        elif port.link.name != former:
             self._write_state()
 
     def _worker_spoke(self, handle: WorkerHandle) -> None:
@@ -286,7 +321,7 @@ class Supervisor:
         if was == "done":
             handle.popen.wait()
             return
-        self._program.release(handle.queue)
+        self._release(handle)
         status = handle.gone()
         how = f"signal {-status}" if status < 0 else f"status {status}"
         quick = was not in ("serving", "stuck") or time.monotonic() - handle.ready_at < STEADY_S
@@ -318,21 +353,22 @@ class Supervisor:
     def _try_hand_over(self, handle: WorkerHandle) -> None:
         """Hand the queue over as soon as that can be done without losing a frame."""
         adopt = handle.can_be_adopted
-        if adopt and handle.xsk.held_by_kernel:
+        if adopt and handle.held_by_kernel:
+            handle.hurry()
             return  # under way; the next poll looks again
         if not adopt:
             try:
-                handle.renew_socket()
+                handle.renew_sockets()
             except XdpipeError as error:
                 self._give_up(handle, error)
                 return
         handle.state = "starting"
-        handle.hand_over(adopt=adopt, hints=self._attached.hints)
+        handle.hand_over(adopt=adopt)
 
     def _try_bind(self, handle: WorkerHandle) -> None:
-        """Bind the socket that a worker is about to serve, if it is a new one."""
+        """Bind the sockets that a worker is about to serve, if they are new ones."""
         try:
-            handle.bind(self._link, self._mode, patience_s=0)
+            handle.bind(self._mode, patience_s=0)
             handle.state = "starting"
         except QueueBusy:
             pass  # the driver is still at work on the old socket's end; the next poll tries again
@@ -373,20 +409,24 @@ class Supervisor:
         """
         if reports and not self._stopping:
             self._ask_reports()
-        workers = [handle.status(self._attached.mode) for handle in self._handles]
+        first = self._ports[0]
+        ledgers = self._ledgers()
         return {
             "name": Path(self._options.file).stem,
             "file": self._options.file,
-            "dev": self._link.name,
-            "driver": self._link.driver,
-            "filter": self.steering.filter,
+            "dev": first.link.name,
+            "driver": first.link.driver,
+            "filter": first.steering.filter,
             "default": self.default,
-            "attach": self._attached.mode,
-            "hints": self._attached.hints,
+            "attach": first.attached.mode,
+            "hints": first.attached.hints,
             "guard": self._options.guard,
             "uptime_s": round(time.monotonic() - self.started_at, 3),
-            "ledger": self._ledger().to_dict(),
-            "workers": workers,
+            "ledger": Ledger.total(ledgers).to_dict(),
+            "ports": [
+                port.status(ledger) for port, ledger in zip(self._ports, ledgers, strict=True)
+            ],
+            "workers": [handle.status(first.attached.mode) for handle in self._handles],
             "stages": sum_stages(self._handles),
             "error": self.error or None,
         }
@@ -407,10 +447,8 @@ class Supervisor:
                 pass  # its death is dealt with by poll
             self._watch(handle)
 
-    def _ledger(self) -> Ledger:
-        # the workers first: what comes in between shows as waiting, not as gone astray
-        queues = [(handle.page.read(), handle.statistics()) for handle in self._handles]
-        return Ledger.close_books(self._program.counters(), queues)
+    def _ledgers(self) -> list[Ledger]:
+        return [port.ledger(self._handles, number) for number, port in enumerate(self._ports)]
 
     # Stop
 
@@ -421,7 +459,7 @@ class Supervisor:
         finish what they have; the program goes.
         """
         for handle in self._handles:
-            self._program.release(handle.queue)
+            self._release(handle)
         self._settle()
         self.status()  # reads resident memory while the workers live
         self._stopping = True
@@ -438,7 +476,8 @@ class Supervisor:
             handle.kill()
             if handle.state != "done":
                 handle.abandon()
-        self._program.detach()
+        for port in self._ports:
+            port.program.detach()
         final = self.status()
         self._stack.close()
         return final
@@ -447,8 +486,8 @@ class Supervisor:
         """Wait until every packet that was redirected has reached a socket or was dropped."""
         end = time.monotonic() + SETTLE_TIMEOUT_S
         while time.monotonic() < end:
-            ledger = self._ledger()
-            waiting = sum(handle.xsk.n_rx for handle in self._handles)
+            ledger = Ledger.total(self._ledgers())
+            waiting = sum(s.xsk.n_rx for handle in self._handles for s in handle.sockets)
             there = ledger.received + sum(ledger.kernel_drops.values()) + waiting
             if there == ledger.redirected:
                 return

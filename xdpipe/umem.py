@@ -1,4 +1,4 @@
-"""The frame memory of one queue: n_frames x frame_size bytes in a memfd."""
+"""The frame memory of one worker: n_frames x frame_size bytes in a memfd."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from xdpipe.errors import XdpipeError
 from xdpipe.process import HUGE_PAGE, shared_memory
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from xdpipe.link import Link
 
 _SIZES = (2048, 4096)
@@ -77,6 +79,11 @@ class Geometry:
     def ring_sizes(self) -> tuple[int, int, int, int]:
         """Entries on the fill, rx, tx and completion ring."""
         return self.n_frames, self.n_frames, self.tx_size, self.n_frames
+
+    def for_ports(self, n_ports: int) -> Geometry:
+        """Return as many frames for each of several ports, or more: a power of two in all."""
+        n_frames = self.n_frames * n_ports
+        return replace(self, n_frames=1 << (n_frames - 1).bit_length())
 
     @classmethod
     def for_link(
@@ -179,23 +186,28 @@ class Umem:
         """How many frames are on the free list."""
         return int(self.c.n_free)
 
-    def give_all(self, xsk: Any) -> None:
-        """Put every frame on the fill ring of a fresh socket.
+    def give_all(self, xsks: Sequence[Any]) -> None:
+        """Put every frame on the fill ring of a fresh socket; of several, each has its share.
 
         Before bind, since a zero-copy driver takes its frames there.
         """
-        n = self.geometry.n_frames
-        addresses = ffi.new("uint64_t[]", [lib.xp_frame_addr(self.c, i) for i in range(n)])
-        lib.xp_fill_submit(ffi.addressof(xsk.c, "fill"), addresses, n)
+        share = self.geometry.n_frames // len(xsks)
+        for number, xsk in enumerate(xsks):
+            frames = range(number * share, (number + 1) * share)
+            addresses = ffi.new("uint64_t[]", [lib.xp_frame_addr(self.c, i) for i in frames])
+            lib.xp_fill_submit(ffi.addressof(xsk.c, "fill"), addresses, share)
 
-    def adopt(self, xsk: Any) -> bool:
-        """Put those frames on the free list that are on none of the socket's rings.
+    def adopt(self, worker: Any) -> bool:
+        """Put those frames on the free list that are on none of the rings of a worker's ports.
+
+        Args:
+            worker: struct xp_worker *, over this UMEM.
 
         Returns:
             False, and nothing is changed, while the kernel holds frames on no ring.
         """
         marks = ffi.new("uint8_t[]", self.geometry.n_frames)
-        return bool(lib.xp_adopt(xsk.c, self.c, marks) == 0)
+        return bool(lib.xp_adopt(worker, marks) == 0)
 
     def close(self) -> None:
         """Close the descriptor. The mapping goes when nothing refers to it any more."""

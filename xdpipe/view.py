@@ -72,7 +72,7 @@ def workers_table(now: Status, before: Status | None) -> Table:
     table.add_column("mode", no_wrap=True)
     # only those verdicts that there are: a terminal may have 80 columns
     verdicts = [
-        verdict for verdict in ("DROP", "TX", "PASS")
+        verdict for verdict in ("DROP", "TX", "PASS", "FORWARD")
         if verdict in ("DROP", now["default"])
         or any(worker["verdicts"][verdict] for worker in now["workers"])
     ]  # fmt: skip
@@ -131,6 +131,12 @@ def _add(tree: Tree, label: str, n: int, parts: Mapping[str, int] | None = None)
     return branch
 
 
+def _add_outcome(branch: Tree, done: str, n: int, refused: Mapping[str, int]) -> None:
+    _add(branch, done, n)
+    if sum(refused.values()):
+        _add(branch, "refused", sum(refused.values()), refused)
+
+
 def ledger_tree(ledger: Status) -> Tree:
     """Draw where every packet went, from the XDP program down to the wire."""
     tree = Tree(f"[bold]seen {ledger['seen']:,}[/bold]")
@@ -146,14 +152,13 @@ def ledger_tree(ledger: Status) -> Tree:
         if not n:
             continue
         branch = _add(received, verdict, n)
-        for which, done, refused in (
-            ("TX", "sent", ledger["refused"]),
-            ("PASS", "passed", ledger["pass_refused"]),
-        ):
-            if verdict == which:
-                _add(branch, done, ledger[done])
-                if sum(refused.values()):
-                    _add(branch, "refused", sum(refused.values()), refused)
+        if verdict == "PASS":
+            _add_outcome(branch, "passed", ledger["passed"], ledger["pass_refused"])
+        elif verdict == "TX" and not ledger["forwarded"]:
+            _add_outcome(branch, "sent", ledger["sent"], ledger["refused"])
+    if ledger["forwarded"]:
+        out = _add(tree, "to be sent", ledger["verdicts"]["TX"] + ledger["forwarded"])
+        _add_outcome(out, "sent", ledger["sent"], ledger["refused"])
     residual = ledger["residual"]
     style = "green" if residual == 0 else "bold red"
     tree.add(Text(f"residual {residual:,}", style=style))
@@ -184,26 +189,53 @@ def reports(stages: list[Status]) -> list[RenderableType]:
     return drawn
 
 
+def ports_table(ports: list[Status]) -> Table:
+    """Draw a row for each port: what came by it, and what went out."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    table.add_column("port")
+    table.add_column("interface")
+    for heading in ("seen", "to the kernel", "received", "lost", "sent", "refused"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for port in ports:
+        table.add_row(
+            port["name"], port["dev"], count(port["seen"]),
+            count(sum(port["to_kernel"].values())), count(port["received"]),
+            count(port["redirect_failed"] + sum(port["kernel_drops"].values())),
+            count(port["sent"]), count(sum(port["refused"].values())),
+        )  # fmt: skip
+    return table
+
+
+def _ports(status: Status) -> list[RenderableType]:
+    return [ports_table(status["ports"])] if len(status["ports"]) > 1 else []
+
+
 def live(now: Status, before: Status | None) -> RenderableType:
     """Draw a running pipeline."""
     ledger = now["ledger"]
     to_kernel = sum(ledger["to_kernel"].values())
+    where = ", ".join(
+        f"{port['name']}{'=' if port['name'] else ''}{port['dev']} ({port['driver']}), "
+        f'filter "{port["filter"]}"'
+        for port in now["ports"]
+    )
     head = Text.assemble(
         (now["name"], "bold"),
-        f' on {now["dev"]} ({now["driver"]}), filter "{now["filter"]}", '
-        f"default {now['default']}, {now['uptime_s']:.0f} s",
+        f" on {where}, default {now['default']}, {now['uptime_s']:.0f} s",
     )
     line = Text(
         f"seen {count(ledger['seen'])}   to the kernel {count(to_kernel)}   "
         f"taken {count(ledger['redirected'])}"
     )
-    return Group(head, workers_table(now, before), stages_table(now["stages"]), line)
+    tables = (workers_table(now, before), *_ports(now), stages_table(now["stages"]))
+    return Group(head, *tables, line)
 
 
 def final(status: Status) -> RenderableType:
     """Draw how a pipeline ended: workers, stages, ledger."""
     return Group(
         workers_table(status, None),
+        *_ports(status),
         stages_table(status["stages"]),
         *reports(status["stages"]),
         ledger_tree(status["ledger"]),

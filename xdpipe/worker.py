@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xdpipe.assignment import Assignment
@@ -25,13 +26,12 @@ from xdpipe.inject import WayBack
 from xdpipe.pipeline import Pipeline, load_pipeline
 from xdpipe.privilege import die_with_parent, drop_all, find_user, renounce
 from xdpipe.stages import Headers
-from xdpipe.steering import Steering
 from xdpipe.umem import Umem
 from xdpipe.verdict import PASS
 from xdpipe.xsk import Xsk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _run, _cycle, _CONTROL = lib.xp_run, lib.xp_cycle, lib.XP_CONTROL  # looked up once
 
@@ -42,36 +42,34 @@ DRAIN_TX_MS = 500
 
 
 class Worker:
-    """Socket, UMEM, batch and chain of one queue, and the loop over them.
+    """Sockets, UMEM, batch and chain of one queue, and the loop over them.
 
     Args:
         pipeline: what to run.
         assignment: where and how.
-        xsk: the socket; its frames are found and taken over.
+        ports: the sockets; their frames are found and taken over.
         umem: the frames.
         page: where to count.
         control: connection to the supervisor.
-        tx_checksum: NIC or kernel fill in checksums that are due.
+        tx_checksums: for each port, whether NIC or kernel fill in checksums that are due.
         tx_times: they tell when packets leave.
-        way_back: by which packets are given back to the kernel; None: by none.
     """
 
     def __init__(
         self,
         pipeline: Pipeline,
         assignment: Assignment,
-        xsk: Xsk,
+        ports: Sequence[Port],
         umem: Umem,
         page: CountersPage,
         control: Control,
         *,
-        tx_checksum: bool,
+        tx_checksums: Sequence[bool],
         tx_times: bool,
-        way_back: WayBack | None = None,
     ) -> None:
         self._control = control
-        self._keep = (xsk, umem, page, way_back)
-        self.batch = Batch(umem.memory, assignment.batch_size)
+        self._keep = (ports, umem, page)
+        self.batch = Batch(umem.memory, assignment.batch_size, pipeline.ports)
         self.chain = Chain(pipeline.stages, self.batch, page.stage_counts, self._tell)
         if tx_times:
             lib.xp_batch_tells_tx_times(self.batch.c)
@@ -82,34 +80,47 @@ class Worker:
                 self._headers = Headers()
                 self._headers.bind_alone()
                 headers = self._headers.state
-        self._scratch = ffi.new("uint32_t[]", assignment.batch_size)
+        self._scratch = ffi.new("uint32_t[]", assignment.batch_size * len(ports))
+        self._ports = ffi.new(
+            "struct xp_port[]",
+            [
+                {
+                    "xsk": port.xsk.c,
+                    "counters": page.c_counters(number),
+                    "pass": port.way_back.c if port.way_back is not None else ffi.NULL,
+                    "tx_checksum": tx_checksum,
+                    "hints": assigned.hints,
+                    **assigned.before,
+                }
+                for number, (port, assigned, tx_checksum) in enumerate(
+                    zip(ports, assignment.ports, tx_checksums, strict=True)
+                )
+            ],
+        )
         self.c = ffi.new(
             "struct xp_worker *",
             {
-                "xsk": xsk.c,
+                "ports": self._ports,
+                "n_ports": len(ports),
                 "umem": umem.c,
                 "batch": self.batch.c,
-                "pass": way_back.c if way_back is not None else ffi.NULL,
                 "stages": self.chain.c_stages,
                 "n_stages": self.chain.n_lead,
                 "default_verdict": pipeline.default,
                 "spin_us": assignment.spin_us,
                 "always_wake": not assignment.need_wakeup,
                 "busy_poll": assignment.busy_poll,
-                "hints": assignment.hints,
+                "hints": any(assigned.hints for assigned in assignment.ports),
                 "headers": headers,
-                "tx_checksum": tx_checksum,
                 "multi_buffer": assignment.geometry.multi_buffer,
                 "control_fd": control.fileno(),
                 "poll_timeout_ms": POLL_TIMEOUT_MS,
                 "attention": page.c_attention,
                 "attended": page.c_attention[0],
-                "counters": page.c_counters,
                 "tx_scratch": self._scratch,
-                **assignment.before,
             },
         )
-        if assignment.adopt and not umem.adopt(xsk):
+        if assignment.adopt and not umem.adopt(self.c):
             raise XdpipeError(f"queue {assignment.queue}: the kernel still holds frames")
         lib.xp_reconcile(self.c)  # the supervisor, or a worker before us, filled the fill ring
         self._py_blocks = 0
@@ -183,23 +194,29 @@ def _blocks_of(function: Callable[[], None]) -> int:
 
 
 def _hello(pipeline: Pipeline) -> dict[str, Any]:
-    assert isinstance(pipeline.steering, Steering)
     return {
-        "steering": pipeline.steering.to_dict(),
+        "ports": list(pipeline.ports),
+        "steering": [steering.to_dict() for steering in pipeline.steerings],
         "stages": [info.to_dict() for info in pipeline.infos],
         "default": pipeline.default.name,
         "hints": pipeline.wants_hints,
     }
 
 
-def _way_back(fds: list[int], ifindex: int, *, needed: bool) -> WayBack | None:
+@dataclass
+class Port:
+    """A socket, and by what packets that came by it are given back; None: by nothing."""
+
+    xsk: Xsk
+    way_back: WayBack | None = None
+
+
+def _way_back(fds: Sequence[int], ifindex: int, *, needed: bool) -> WayBack | None:
     """Return by what packets are given back to the kernel, None if by nothing.
 
     Raises:
         XdpipeError: the kernel does not let us, and it is needed.
     """
-    if not fds:
-        return None
     way_back = WayBack(fds[0], fds[1], ifindex)
     try:
         way_back.probe()
@@ -221,17 +238,22 @@ def _work(control: Control, file: str, user: str) -> None:
     if kind != "serve":
         return
     assignment = Assignment.from_dict(body)
-    xsk_fd, umem_fd, page_fd, *pass_fds = fds
+    umem_fd, page_fd, *port_fds = fds
     os.sched_setaffinity(0, {assignment.core})
     umem = Umem(assignment.geometry, umem_fd)
-    page = CountersPage(pipeline.infos, page_fd)
-    xsk = Xsk(xsk_fd, assignment.geometry)
+    page = CountersPage(pipeline.infos, len(assignment.ports), page_fd)
+    ports, pass_fds = [], []
+    for assigned in assignment.ports:
+        ports.append(Port(Xsk(port_fds.pop(0), assignment.geometry)))
+        pass_fds.append([port_fds.pop(0) for _ in range(2 if assigned.way_back else 0)])
     control.send("mapped")  # before Linux 6.4 rings can be mapped only while there is no queue
     kind, body = control.receive_plain()
     if kind != "bound":
         return
-    way_back = _way_back(pass_fds, assignment.way_back, needed=pipeline.default == PASS)
-    worker = Worker(pipeline, assignment, xsk, umem, page, control, way_back=way_back, **body)
+    for port, assigned, own_fds in zip(ports, assignment.ports, pass_fds, strict=True):
+        if own_fds:
+            port.way_back = _way_back(own_fds, assigned.way_back, needed=pipeline.default == PASS)
+    worker = Worker(pipeline, assignment, ports, umem, page, control, **body)
     control.send("ready")
     worker.serve()
 

@@ -13,22 +13,20 @@ from xdpipe.assignment import Assignment
 from xdpipe.control import Control, ControlClosed
 from xdpipe.core._core import ffi, lib
 from xdpipe.counters import CountersPage
-from xdpipe.drivers import quirks
 from xdpipe.errors import XdpipeError
 from xdpipe.ledger import VERDICTS
-from xdpipe.netdev import XSK_TX_CHECKSUM, XSK_TX_TIMESTAMP, xsk_features
 from xdpipe.process import Process
 from xdpipe.umem import Umem
-from xdpipe.xsk import REOPEN_S, Xsk, XskStatistics
+from xdpipe.xsk import REOPEN_S, XskStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from xdpipe.inject import Injector
-    from xdpipe.link import Link
+    from xdpipe.queue_socket import QueueSocket
     from xdpipe.run_options import RunOptions
     from xdpipe.stage_info import StageInfo
     from xdpipe.umem import Geometry
+    from xdpipe.xsk import Xsk
 
 HELLO_TIMEOUT_S = 60.0
 """How long a worker may take to import the user's file."""
@@ -37,19 +35,14 @@ ENDING_S = 0.2
 """How long a process may take to end after it has closed its control socket."""
 _ENVIRONMENT = ("PATH", "LANG", "LC_", "TZ", "PYTHON", "VIRTUAL_ENV")
 """What a worker gets of our environment, which may hold secrets."""
-_BEFORE = (
-    "received_before", "received_more_before", "filled_before", "tx_submitted_before",
-    "tx_submitted_more_before", "tx_completed_before", "tx_completed_more_before",
-)  # fmt: skip
-"""Fields of struct xp_worker: the counters that go with the ring indices, as the socket began."""
 _PLACES = ("free", "fill", "kernel", "rx", "batch", "tx", "completion")
 
 
 class WorkerHandle:
-    """One queue: the socket, UMEM and counters page, and the process that serves them now.
+    """One queue: sockets, UMEM and counters page, and the process that serves them now.
 
     Args:
-        queue: number of the queue.
+        queue: number of the queue, of each port.
         core: CPU for the worker.
         options: how the pipeline runs.
     """
@@ -58,12 +51,8 @@ class WorkerHandle:
         self.queue = queue
         self.core = core
         self._options = options
-        self.mode = ""
-        """What bind gave: zerocopy or copy; empty while the socket is not bound."""
-        self.injector: Injector | None = None
-        """By which the worker gives packets back to the kernel; None: it cannot."""
-        self.tx_checksum = self.tx_times = False
-        """NIC or kernel fill in checksums of packets that leave, and tell when they do."""
+        self.sockets: tuple[QueueSocket, ...] = ()
+        """One of each port."""
         self.restarts = -1
         self.ready_at = 0.0
         self.state = "new"
@@ -133,108 +122,111 @@ class WorkerHandle:
                 if monotonic() > end:
                     raise
 
-    def open_socket(
-        self,
-        link: Link,
-        geometry: Geometry,
-        infos: Sequence[StageInfo],
-        injector: Injector | None,
+    def open_sockets(
+        self, sockets: Sequence[QueueSocket], geometry: Geometry, infos: Sequence[StageInfo]
     ) -> None:
-        """Make UMEM, socket and counters page, and fill the fill ring.
+        """Make UMEM, sockets and counters page, and fill the fill rings.
 
         Args:
-            link: the interface.
+            sockets: one of each port, without a socket yet; owned by this object now.
             geometry: of the UMEM.
             infos: the stages that count on the page.
-            injector: by which the worker gives packets back, owned by this object now; None: it
-                cannot.
         """
-        self.injector = injector
-        self.partial_checksums = quirks(link.driver).partial_checksums
-        self.page = CountersPage(infos)
-        self._new_socket(geometry)
-        self._past = XskStatistics()
-        self._before = dict.fromkeys(_BEFORE, 0)
+        self.sockets = tuple(sockets)
+        self.page = CountersPage(infos, len(sockets))
+        self.umem, xsks = self._make(geometry)
+        for socket, xsk in zip(self.sockets, xsks, strict=True):
+            socket.xsk = xsk
 
-    def _new_socket(self, geometry: Geometry) -> None:
-        """Make UMEM and socket; where that fails, those that there were stay."""
+    def _make(self, geometry: Geometry) -> tuple[Umem, list[Xsk]]:
+        """Return a UMEM with fresh sockets over it; where that fails, nothing is left of them."""
         umem = Umem(geometry)
+        xsks: list[Xsk] = []
         try:
-            xsk = Xsk.open(umem, tx_metadata=True)
-            if self._options.busy_poll:
-                xsk.busy_poll()
+            for socket in self.sockets:
+                xsks.append(socket.make(umem, xsks[0] if xsks else None))
         except BaseException:
+            for xsk in xsks:
+                xsk.close()
             umem.close()
             raise
-        umem.give_all(xsk)
-        self.umem, self.xsk = umem, xsk
+        umem.give_all(xsks)
+        return umem, xsks
 
-    def bind(self, link: Link, mode: str, patience_s: float = REOPEN_S) -> None:
-        """Bind the socket to the queue unless it is, and tell the worker; see Xsk.bind."""
-        if not self.mode:
-            self.mode = self.xsk.bind(
-                link, self.queue, mode, patience_s, need_wakeup=self._options.need_wakeup
-            )
-            self._ask_what_leaves(link)
-        self.control.send("bound", {"tx_checksum": self.tx_checksum, "tx_times": self.tx_times})
+    @property
+    def mode(self) -> str:
+        """What bind gave: zerocopy or copy; empty while the sockets are not bound."""
+        return self.sockets[0].mode if self.sockets else ""
 
-    def _ask_what_leaves(self, link: Link) -> None:
-        """Find out what is done for packets that leave: in copy mode by the kernel itself."""
-        features = 0
-        if self.xsk.tx_metadata:
-            copy = self.mode == "copy"
-            features = XSK_TX_CHECKSUM | XSK_TX_TIMESTAMP if copy else xsk_features(link)
-        self.tx_checksum = bool(features & XSK_TX_CHECKSUM)
-        self.tx_times = bool(features & XSK_TX_TIMESTAMP)
+    def bind(self, mode: str, patience_s: float = REOPEN_S) -> None:
+        """Bind the sockets to their queues unless they are, and tell the worker; see Xsk.bind."""
+        for socket in self.sockets:
+            socket.bind(mode, patience_s)
+        self.control.send(
+            "bound",
+            {
+                "tx_checksums": [socket.tx_checksum for socket in self.sockets],
+                "tx_times": self._tx_times,
+            },
+        )
 
-    def renew_socket(self) -> None:
-        """Put a new socket, not bound yet, in the place of one that no other worker can take over.
+    @property
+    def _tx_times(self) -> bool:
+        return all(socket.tx_times for socket in self.sockets)
 
-        What waits on its rings is lost and counted.
+    def renew_sockets(self) -> None:
+        """Put new sockets, not bound yet, in the place of those that no worker can take over.
+
+        What waits on their rings is lost and counted.
 
         Raises:
             XdpipeError: no memory for it: the old one's is not free yet.
         """
         self.abandon()
-        past, old_xsk, old_umem = self.statistics(), self.xsk, self.umem
-        self._new_socket(old_umem.geometry)
-        old_xsk.close()
-        old_umem.close()
-        self._past = past
-        self.mode = ""
-        counters = self.page.read()
-        self._before = {name: counters[name.removesuffix("_before")] for name in _BEFORE}
+        umem, xsks = self._make(self.umem.geometry)
+        for port, (socket, xsk) in enumerate(zip(self.sockets, xsks, strict=True)):
+            socket.replace(xsk, self.page.read_port(port))
+        self.umem.close()
+        self.umem = umem
 
     @property
     def can_be_adopted(self) -> bool:
-        """Whether a next worker can go on with the socket.
+        """Whether a next worker can go on with the sockets.
 
         A zero-copy driver gives back the frames that it has taken from the fill ring only when
         their socket is closed, so nobody could find out which are free.
         """
-        return self.mode == "copy" and self.xsk.can_be_mapped
+        return self.mode == "copy" and all(socket.xsk.can_be_mapped for socket in self.sockets)
 
-    def statistics(self) -> XskStatistics:
-        """Return what the kernel counted on the queue's socket, and on those before it."""
-        return self._past + self.xsk.statistics()
+    @property
+    def held_by_kernel(self) -> int:
+        """Frames that the kernel holds and that are on no ring."""
+        return sum(socket.xsk.held_by_kernel for socket in self.sockets)
 
-    def hand_over(self, *, adopt: bool, hints: bool) -> None:
+    def hurry(self) -> None:
+        """Have the kernel go on with what it holds, now that the worker is dead.
+
+        A send call ends when its budget of descriptors is used up, even between two of one packet;
+        the kernel keeps what it has of that packet until the next call (xsk_build_skb).
+        """
+        for socket in self.sockets:
+            if socket.xsk.held_by_kernel:
+                socket.xsk.kick()
+
+    def hand_over(self, *, adopt: bool) -> None:
         """Give the worker that has said hello what it serves.
 
-        It answers `mapped`; once the socket is bound and it was told so, `ready`.
+        It answers `mapped`; once the sockets are bound and it was told so, `ready`.
         """
         options = self._options
-        fds: tuple[int, ...] = (self.xsk.fd, self.umem.fd, self.page.fd)
-        way_back = 0
-        if self.injector is not None:
-            fds += self.injector.way_back.fds
-            way_back = self.injector.way_back.ifindex
+        fds = [self.umem.fd, self.page.fd, *(fd for socket in self.sockets for fd in socket.fds)]
         assignment = Assignment(
             self.queue, self.core, options.batch_size, options.spin_us, self.umem.geometry, adopt,
-            options.need_wakeup, options.busy_poll, hints, self.partial_checksums, way_back,
-            self._before,
+            options.need_wakeup, options.busy_poll,
+            any(socket.partial_checksums for socket in self.sockets),
+            tuple(socket.assignment for socket in self.sockets),
         )  # fmt: skip
-        self.control.send("serve", assignment.to_dict(), fds)
+        self.control.send("serve", assignment.to_dict(), tuple(fds))
 
     def serving(self) -> None:
         """Note that the worker has said `ready`."""
@@ -272,17 +264,19 @@ class WorkerHandle:
 
     def abandon(self) -> None:
         """Count what a dead worker left behind, since none will follow it."""
+        ports = ffi.new(
+            "struct xp_port[]",
+            [s.to_c(self.page.c_counters(port)) for port, s in enumerate(self.sockets)],
+        )
         c = ffi.new(
             "struct xp_worker *",
             {
-                "xsk": self.xsk.c, "umem": self.umem.c, "counters": self.page.c_counters,
+                "ports": ports, "n_ports": len(self.sockets), "umem": self.umem.c,
                 "multi_buffer": self.umem.geometry.multi_buffer,
-                "pass": self.injector.way_back.c if self.injector is not None else ffi.NULL,
-                **self._before,
             },
         )  # fmt: skip
         lib.xp_abandon(c)
-        self.umem.adopt(self.xsk)
+        self.umem.adopt(c)
         lib.xp_publish(c)
 
     def kill(self) -> None:
@@ -295,9 +289,11 @@ class WorkerHandle:
         self.control.close()
 
     def close(self) -> None:
-        """Kill the process and close socket, UMEM and page. May be called in any state."""
+        """Kill the process and close sockets, UMEM and page. May be called in any state."""
         self.kill()
-        for name in ("xsk", "umem", "page", "injector"):
+        for socket in self.sockets:
+            socket.close()
+        for name in ("umem", "page"):
             owner = getattr(self, name, None)
             if owner is not None:
                 owner.close()
@@ -305,7 +301,7 @@ class WorkerHandle:
     def status(self, attach: str) -> dict[str, Any]:
         """Return what `--json` shows of this worker under `workers`."""
         counters = self.page.read()
-        statistics = self.statistics()
+        statistics = sum((socket.statistics() for socket in self.sockets), XskStatistics())
         if self.state == "serving":
             self.rss_bytes = self.process.rss_bytes
         frames = {place: counters[f"frames_{place}"] for place in _PLACES}
@@ -317,8 +313,10 @@ class WorkerHandle:
             "restarts": self.restarts,
             "mode": self.mode,
             "attach": attach,
-            "tx_checksum": "offload" if self.tx_checksum else "worker",
-            "tx_times": self.tx_times,
+            "tx_checksum": (
+                "offload" if all(socket.tx_checksum for socket in self.sockets) else "worker"
+            ),
+            "tx_times": self._tx_times,
             "packets": counters["received"],
             "bytes": counters["received_bytes"],
             "batches": counters["batches"],

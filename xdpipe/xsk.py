@@ -252,6 +252,10 @@ class Xsk:
         """Frames that the kernel holds and that are on no ring."""
         return int(lib.xp_held_by_kernel(self.c))
 
+    def kick(self) -> None:
+        """Have the kernel send what is on the tx ring."""
+        lib.xp_xsk_kick(self.fd)
+
     @property
     def n_rx(self) -> int:
         """Packets on the rx ring, waiting for a worker."""

@@ -131,8 +131,8 @@ def test_the_core_counts_what_it_could_not_give(inject: Injected) -> None:
         "prog_fd": -1, "ifindex": inject.loopback, "n": 7, "used": 700,
         "inject": ffi.cast("void *", ffi.from_buffer(inject.memory)),
     })  # fmt: skip
-    worker = ffi.new("struct xp_worker *", {"pass": way, "counters": counters})
-    lib.xp_pass_flush(worker)
+    port = ffi.new("struct xp_port *", {"pass": way, "counters": counters})
+    lib.xp_pass_flush(port)
     names = [ffi.string(lib.xp_counter_names[i].name).decode() for i in range(lib.xp_n_counters)]
     values = dict(zip(names, ffi.cast("uint64_t *", counters)[0 : len(names)], strict=True))
     assert (values["pass_failed"], values["pass_errno"], values["passed"]) == (7, 9, 0)  # EBADF

@@ -54,7 +54,13 @@ def test_check_reads_every_capture_to_its_end(captures: Path) -> None:
         (stage,) = result["stages"]
         counts = stage["counters"]
         assert result["packets"] == len(packets) == stage["packets"], path
-        assert result["verdicts"] == {"DROP": len(packets), "TX": 0, "PASS": 0, "INVALID": 0}
+        assert result["verdicts"] == {
+            "DROP": len(packets),
+            "TX": 0,
+            "PASS": 0,
+            "FORWARD": 0,
+            "INVALID": 0,
+        }
         assert stage["errors"] == 0
         reasons = {name: counts[f"malformed_{name.lower()}"] for name in MALFORMED}
         assert counts["malformed"] == sum(reasons.values())

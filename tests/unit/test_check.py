@@ -71,7 +71,7 @@ def test_verdicts_counters_and_reports_are_told(pipeline: str, tmp_path: Path) -
     wrpcap(str(capture), packets(1001))
     result = checked(pipeline, "--pcap", capture, "--batch", "64")
     assert result["packets"] == 1001
-    assert result["verdicts"] == {"DROP": 500, "TX": 501, "PASS": 0, "INVALID": 0}
+    assert result["verdicts"] == {"DROP": 500, "TX": 501, "PASS": 0, "FORWARD": 0, "INVALID": 0}
     assert result["link_type"] == "EN10MB"
     assert result["truncated"] is None
     headers, drop_odd = result["stages"]
@@ -95,7 +95,7 @@ def test_steer_leaves_out_what_the_filter_does_not_take(pipeline: str, tmp_path:
     wrpcap(str(capture), packets(10) + packets(7, dport=10))
     result = checked(pipeline, "--pcap", capture, "--steer")
     assert (result["packets"], result["not_taken"]) == (17, 7)
-    assert result["verdicts"] == {"DROP": 5, "TX": 5, "PASS": 0, "INVALID": 0}
+    assert result["verdicts"] == {"DROP": 5, "TX": 5, "PASS": 0, "FORWARD": 0, "INVALID": 0}
 
 
 def test_a_gzipped_capture_is_read(pipeline: str, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_what_is_no_capture_is_told(
     assert message in line
 
 
-@pytest.mark.parametrize("write", ["DROP", "FORWARD=x.pcap", "DROP="])
+@pytest.mark.parametrize("write", ["DROP", "BACK=x.pcap", "DROP="])
 def test_a_write_that_makes_no_sense_is_told(pipeline: str, tmp_path: Path, write: str) -> None:
     capture = tmp_path / "a.pcap"
     wrpcap(str(capture), packets(1))

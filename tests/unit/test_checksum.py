@@ -131,7 +131,7 @@ def test_who_is_asked_to_has_all_that_it_takes(name: str) -> None:
     rng = random.Random(name)
     queue = Queue()
     queue.worker.default_verdict = TX
-    queue.worker.tx_checksum = 1
+    queue.port.tx_checksum = 1
     packets = [HEADERS[name] / Raw(rng.randbytes(n)) for n in (0, 1, 2, 99, 1400)]
     for packet in packets:
         queue.arrives([with_bad_checksum(packet)])

@@ -36,12 +36,14 @@ def test_the_pipelines_shown_run(name: str, tmp_path: Path) -> None:
     wrpcap(
         str(capture), [ETHER / IP() / UDP(sport=53, dport=4000) / (b"\x00\x00\x80" + bytes(600))]
     )
-    [block] = code_blocks(name)
-    file = tmp_path / "shown.py"
-    file.write_text(block)
-    result = check(load_pipeline(file), capture)
-    assert result["packets"] == 1
-    assert [stage["errors"] for stage in result["stages"]] == [0, 0]
+    blocks = code_blocks(name)
+    assert blocks
+    for number, block in enumerate(blocks):
+        file = tmp_path / f"shown{number}.py"
+        file.write_text(block)
+        result = check(load_pipeline(file), capture)
+        assert result["packets"] == 1
+        assert [stage["errors"] for stage in result["stages"]] == [0, 0]
 
 
 def test_the_guide_says_what_its_stage_counts(tmp_path: Path) -> None:
@@ -56,4 +58,4 @@ def test_the_guide_says_what_its_stage_counts(tmp_path: Path) -> None:
     file.write_text(code_blocks("docs/guide.md")[0])
     result = check(load_pipeline(file), capture)
     assert result["stages"][1]["counters"] == {"large": 2, "small": 2}
-    assert result["verdicts"] == {"DROP": 2, "TX": 2, "PASS": 0, "INVALID": 0}
+    assert result["verdicts"] == {"DROP": 2, "TX": 2, "PASS": 0, "FORWARD": 0, "INVALID": 0}

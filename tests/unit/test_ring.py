@@ -76,17 +76,18 @@ class Queue:
         self.in_kernel: list[int] = []
         self.in_kernel_tx: list[int] = []
         self.new_worker(batch)
-        assert lib.xp_adopt(self.xsk, self.umem, ffi.new("uint8_t[]", n_frames)) == 0
+        assert lib.xp_adopt(self.worker, ffi.new("uint8_t[]", n_frames)) == 0
 
     def new_worker(self, batch: int = 8) -> None:
         """Put another worker in the place of the one there was, as the supervisor does."""
         self.batch = Batch(self.memory, batch)
         self.scratch = ffi.new("uint32_t[]", batch)
         self.attention = ffi.new("uint32_t *")
+        self.port = ffi.new("struct xp_port *", {"xsk": self.xsk, "counters": self.counters})
         self.worker = ffi.new("struct xp_worker *", {
-            "xsk": self.xsk, "umem": self.umem, "batch": self.batch.c,
+            "ports": self.port, "n_ports": 1, "umem": self.umem, "batch": self.batch.c,
             "default_verdict": DROP, "control_fd": -1, "attention": self.attention,
-            "counters": self.counters, "tx_scratch": self.scratch,
+            "tx_scratch": self.scratch,
         })  # fmt: skip
 
     def count(self, name: str) -> int:
@@ -334,7 +335,7 @@ def test_a_next_worker_takes_over_every_frame_and_closes_the_books(
     assert lib.xp_held_by_kernel(queue.xsk) == 0
     queue.new_worker(7)
     queue.umem.n_free = 0
-    assert lib.xp_adopt(queue.xsk, queue.umem, ffi.new("uint8_t[]", 32)) == 0
+    assert lib.xp_adopt(queue.worker, ffi.new("uint8_t[]", 32)) == 0
     lib.xp_reconcile(queue.worker)
     queue.check_frames()
     assert queue.count("verdict_lost") == in_hand
@@ -368,9 +369,9 @@ def test_adopt_waits_while_the_kernel_holds_a_frame() -> None:
     taken = queue.fill.kernel_takes()  # on no ring now
     assert lib.xp_held_by_kernel(queue.xsk) == 1
     marks = ffi.new("uint8_t[]", queue.n_frames)
-    assert lib.xp_adopt(queue.xsk, queue.umem, marks) == -errno.EBUSY
+    assert lib.xp_adopt(queue.worker, marks) == -errno.EBUSY
     queue.rx.kernel_puts((int(taken), 60, 0))
-    assert lib.xp_adopt(queue.xsk, queue.umem, marks) == 0
+    assert lib.xp_adopt(queue.worker, marks) == 0
     queue.check_frames()
 
 
@@ -390,7 +391,7 @@ def test_abandon_counts_what_waited_and_what_was_not_sent() -> None:
     for _ in range(3):
         queue.kernel_receives()
     queue.kernel_sends()
-    queue.worker.xsk = queue.supervisors_xsk
+    queue.port.xsk = queue.supervisors_xsk
     lib.xp_abandon(queue.worker)
     assert queue.count("received") == 59
     assert [queue.count(f"verdict_{v}") for v in ("drop", "tx", "lost")] == [50, 6, 3]

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shared_queue import (
@@ -45,24 +46,32 @@ TOLD_BY_RING = (
 )  # fmt: skip
 UNWRITTEN = 1_000_000
 PLACES = ("free", "batch", "fill", "rx", "tx", "completion", "kernel")
-VERDICTS = ("drop", "tx", "invalid", "lost")
+VERDICTS = ("drop", "tx", "forward", "invalid", "lost")
 
 
 class Traced:
     """A worker process that runs only when it is told to, over a buffer that it shares with us."""
 
     def __init__(
-        self, function: str, seed: int, start: int, in_fill: int, in_tx: int, multi_buffer: bool
+        self,
+        function: str,
+        seed: int,
+        start: int,
+        in_fill: int,
+        in_tx: int,
+        multi_buffer: bool,
+        n_ports: int,
     ) -> None:
         fd = os.memfd_create("queue", 0)
         os.ftruncate(fd, SIZE)
         self.memory = mmap.mmap(fd, SIZE)
-        self.queue = SharedQueue(self.memory, start, multi_buffer=multi_buffer)
+        self.queue = SharedQueue(self.memory, start, multi_buffer=multi_buffer, n_ports=n_ports)
         self.queue.hand_to_kernel(in_fill, in_tx)
         self._ptrace = ctypes.CDLL(None, use_errno=True).ptrace
         self._ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
         self._ptrace.restype = ctypes.c_long
-        argv = [sys.executable, str(PROGRAM), str(fd), str(seed), function, str(multi_buffer)]
+        more = [str(multi_buffer), str(n_ports)]
+        argv = [sys.executable, str(PROGRAM), str(fd), str(seed), function, *more]
         env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
         os.set_inheritable(fd, True)
         self.pid = os.posix_spawn(sys.executable, argv, env)
@@ -109,8 +118,9 @@ def traced(
     in_tx: int = 0,
     *,
     multi_buffer: bool = False,
+    n_ports: int = 1,
 ) -> Iterator[Traced]:
-    worker = Traced(function, seed, start, in_fill, in_tx, multi_buffer)
+    worker = Traced(function, seed, start, in_fill, in_tx, multi_buffer, n_ports)
     try:
         yield worker
     finally:
@@ -133,23 +143,26 @@ def shared(memory: mmap.mmap) -> bytes:
     return memory[:MARK_AT] + bytes(FRAMES_AT - MARK_AT) + memory[FRAMES_AT:]
 
 
-def post_mortem(snapshot: bytes, n_received: int, *, multi_buffer: bool = False) -> int:
+def post_mortem(
+    snapshot: bytes, n_received: int, *, multi_buffer: bool = False, n_ports: int = 1
+) -> int:
     """Adopt a queue as its worker left it and see it to its end; return what was lost."""
-    queue = SharedQueue(bytearray(snapshot), multi_buffer=multi_buffer)
-    taken = queue.rings["rx"].indices[1]
+    queue = SharedQueue(bytearray(snapshot), multi_buffer=multi_buffer, n_ports=n_ports)
+    taken = [side.rings["rx"].indices[1] for side in queue.sides]
     assert queue.adopt() == 0
     assert queue.frames() == EVERY_FRAME
     lib.xp_reconcile(queue.worker)
     # what the rings say of the dead worker's deeds, the counters say now
-    for name, ring, side in TOLD_BY_RING:
-        more = queue.count(f"{name}_more") if name != "filled" else 0
-        assert (queue.count(name) + more) % WRAP == queue.rings[ring].indices[side], name
+    for side in queue.sides:
+        for name, ring, index in TOLD_BY_RING:
+            more = side.count(f"{name}_more") if name != "filled" else 0
+            assert (side.count(name) + more) % WRAP == side.rings[ring].indices[index], name
     books_close(queue)
-    assert queue.rings["rx"].indices[1] == taken
+    assert [side.rings["rx"].indices[1] for side in queue.sides] == taken
     lost = queue.count("verdict_lost")
     assert lost <= CAPACITY
     # the next worker goes on with what waits on the rings, and loses nothing more
-    while len(queue.rings["rx"]):
+    while any(len(side.rings["rx"]) for side in queue.sides):
         lib.xp_cycle(queue.worker)
     lib.xp_cycle(queue.worker)
     while queue.kernel_sends():
@@ -163,42 +176,52 @@ def post_mortem(snapshot: bytes, n_received: int, *, multi_buffer: bool = False)
 
 
 def books_close(queue: SharedQueue) -> None:
-    assert queue.count("received") == sum(queue.count(f"verdict_{name}") for name in VERDICTS)
-    assert queue.count("verdict_tx") == queue.count("tx_submitted") + queue.count("tx_no_room")
-    with_kernel = queue.count("filled") - queue.count("received") - queue.count("received_more")
-    assert with_kernel == len(queue.rings["fill"]) + len(queue.rings["rx"])
+    for side in queue.sides:
+        count = side.count
+        assert count("received") == sum(count(f"verdict_{name}") for name in VERDICTS)
+        out = count("verdict_tx") + count("forwarded")
+        assert out == count("tx_submitted") + count("tx_no_room")
+        with_kernel = count("filled") - count("received") - count("received_more")
+        assert with_kernel == len(side.rings["fill"]) + len(side.rings["rx"])
+    assert queue.count("verdict_forward") == queue.count("forwarded")
 
 
-@pytest.mark.parametrize(("seed", "multi_buffer"), [(0, False), (1, False), (0, True)])
+@pytest.mark.parametrize(
+    ("seed", "multi_buffer", "n_ports"),
+    [(0, False, 1), (1, False, 1), (0, True, 1), (0, False, 2), (1, False, 2), (0, True, 2)],
+)
 @pytest.mark.parametrize("start", STARTS, ids=hex)
 def test_a_worker_killed_after_any_instruction_loses_no_frame_and_no_count(
-    start: int, seed: int, multi_buffer: bool
+    start: int, seed: int, multi_buffer: bool, n_ports: int
 ) -> None:
     rng = random.Random(seed)
     n_states = 0
     losses = set()
-    with traced("xp_cycle", seed, start, multi_buffer=multi_buffer) as worker:
+    kind: dict[str, Any] = {"multi_buffer": multi_buffer, "n_ports": n_ports}
+    with traced("xp_cycle", seed, start, **kind) as worker:
         queue = worker.queue
         n_received = queue.count("received")
-        decided = ("verdict_drop", "verdict_tx", "verdict_invalid", "tx_completed", "tx_no_room")
+        decided = ["verdict_drop", "verdict_tx", "verdict_invalid", "tx_completed", "tx_no_room"]
+        decided += ["verdict_forward"] if n_ports > 1 else []
         at_start = [queue.count(name) for name in decided]
         for _ in range(40):
             for _ in range(rng.randrange(11)):
-                n_received += queue.kernel_receives(rng.randrange(1, 4) if multi_buffer else 1)
+                side = rng.choice(queue.sides) if n_ports > 1 else queue.sides[0]
+                n_received += side.kernel_receives(rng.randrange(1, 4) if multi_buffer else 1)
             for _ in range(rng.randrange(4)):
                 queue.kernel_sends()
             before = b""
             for _ in worker.steps():
                 snapshot = shared(worker.memory)
                 if snapshot != before:
-                    losses.add(post_mortem(snapshot, n_received, multi_buffer=multi_buffer))
+                    losses.add(post_mortem(snapshot, n_received, **kind))
                     n_states += 1
                 before = snapshot
             worker.next_turn()
         for name, before_all in zip(decided, at_start, strict=True):
             assert queue.count(name) > before_all, name
     assert n_states > 500
-    assert losses >= set(range(4 if multi_buffer else CAPACITY))
+    assert losses >= set(range(4 if multi_buffer or n_ports > 1 else CAPACITY))
 
 
 @pytest.mark.parametrize("start", STARTS, ids=hex)

@@ -118,7 +118,7 @@ def test_a_next_worker_is_told_nothing_that_the_one_before_asked_for() -> None:
     queue.worker.multi_buffer = 1
     lib.xp_batch_tells_tx_times(queue.batch.c)
     queue.worker.default_verdict = TX
-    assert lib.xp_adopt(queue.xsk, queue.umem, ffi.new("uint8_t[]", queue.n_frames)) == 0
+    assert lib.xp_adopt(queue.worker, ffi.new("uint8_t[]", queue.n_frames)) == 0
     batch = receive(queue, [DATA])
     batch.want_tx_time(np.array([True]), 3)
     lib.xp_dispatch(queue.worker)

@@ -11,7 +11,15 @@ MANY = 231_900
 
 
 def status(default: str, **verdicts: int) -> view.Status:
-    counts = {"DROP": 0, "TX": 0, "PASS": 0, "INVALID": 0, "LOST_WITH_WORKER": 0, **verdicts}
+    counts = {
+        "DROP": 0,
+        "TX": 0,
+        "PASS": 0,
+        "FORWARD": 0,
+        "INVALID": 0,
+        "LOST_WITH_WORKER": 0,
+        **verdicts,
+    }
     worker = {
         "queue": 0, "core": 11, "mode": "zerocopy", "attach": "native", "state": "serving",
         "packets": MANY, "batches": 1000, "busy_ns": 10**9, "verdicts": counts,
@@ -27,13 +35,14 @@ def drawn(now: view.Status) -> str:
     return console.file.getvalue()
 
 
-@pytest.mark.parametrize("default", ["DROP", "TX", "PASS"])
+@pytest.mark.parametrize("default", ["DROP", "TX", "PASS", "FORWARD"])
 @pytest.mark.parametrize(
-    "verdicts", [{}, {"DROP": MANY}, {"TX": MANY}, {"DROP": MANY, "TX": MANY, "PASS": MANY}]
+    "verdicts",
+    [{}, {"DROP": MANY}, {"TX": MANY}, dict.fromkeys(("DROP", "TX", "PASS", "FORWARD"), MANY)],
 )
 def test_the_table_of_workers_fits_in_80_columns(default: str, verdicts: dict[str, int]) -> None:
     text = drawn(status(default, **verdicts))
     assert "…" not in text, text
     headings = text.splitlines()[1].split()
-    for verdict in ("TX", "PASS"):
+    for verdict in ("TX", "PASS", "FORWARD"):
         assert (verdict in headings) == (verdict == default or verdict in verdicts)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hosts import until
+from hosts import PATIENCE, until
 
 DEMO = [sys.executable, "-P", "-m", "xdpipe.cli", "demo"]
 
@@ -50,8 +50,8 @@ def env(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 def test_it_guards_a_name_server_and_accounts_for_every_packet(env: dict[str, str]) -> None:
     done = subprocess.run(
-        [*DEMO, "--duration", "3", "--json"], capture_output=True, text=True, env=env, timeout=60,
-        check=False,
+        [*DEMO, "--duration", str(3 * PATIENCE), "--json"],
+        capture_output=True, text=True, env=env, timeout=60 * PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     final = json.loads(done.stdout)

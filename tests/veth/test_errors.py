@@ -83,8 +83,14 @@ def test_what_does_not_exist_is_named(bench: Bench, args: list[str], message: st
         ("import os\nos._exit(0)\n", "ended with status 0 before it served"),
         ("from xdpipe import *\npipeline = Pipeline(5)\n", "broken.py:2: steering=5: write"),
         ("from xdpipe import *\npipeline = Pipeline(Steering(5))\n", "the filter is text"),
-        ("from xdpipe import *\npipeline = Pipeline('udp', default=None)\n", "DROP, TX or PASS"),
-        ("from xdpipe import *\npipeline = Pipeline('udp', default=1)\n", "DROP, TX or PASS"),
+        (
+            "from xdpipe import *\npipeline = Pipeline('udp', default=None)\n",
+            "DROP, TX, PASS or FORWARD",
+        ),
+        (
+            "from xdpipe import *\npipeline = Pipeline('udp', default=1)\n",
+            "DROP, TX, PASS or FORWARD",
+        ),
         (
             "import subprocess\nsubprocess.Popen(['sleep', '9'])\nfrom xdpipe import *\n"
             "pipeline = Pipeline('udp')\n",

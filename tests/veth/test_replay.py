@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hosts import Bench, until
+from hosts import SO_RCVBUFFORCE, Bench, until
 from traffic import numbered_flows
 from xdpipe.capture import CaptureReader
 
@@ -25,7 +25,7 @@ def received(bench: Bench) -> "socket.socket":
     sock = bench.host.call(
         lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
     )
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
+    sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
     sock.bind(("h0", 0x0800))
     sock.settimeout(10)
     return sock

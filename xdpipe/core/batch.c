@@ -67,7 +67,7 @@ struct xp_batch *xp_batch_init(void *arena, uint32_t capacity, uint8_t *base, ui
 	uint8_t *at = (uint8_t *)(uintptr_t)padded((uintptr_t)arena);
 	struct xp_batch *b = (struct xp_batch *)at;
 
-	b->n = 0;
+	b->n = b->port = 0;
 	b->capacity = capacity;
 	b->base = base;
 	b->size = size;
@@ -165,6 +165,18 @@ static const uint8_t *readable(const struct xp_batch *b, uint32_t i, int32_t at,
 uint32_t xp_batch_n(const struct xp_batch *b)
 {
 	return b->n;
+}
+
+uint32_t xp_batch_port(const struct xp_batch *b)
+{
+	return b->port;
+}
+
+/* Its packets came by this port of so many, and FORWARD sends them out of the next. */
+void xp_batch_set_port(struct xp_batch *b, uint32_t port, uint32_t n_ports)
+{
+	b->port = port;
+	memset(b->out_port, (int)((port + 1) % n_ports), b->n);
 }
 
 void xp_batch_set_n(struct xp_batch *b, uint32_t n)
@@ -319,6 +331,21 @@ uint32_t xp_decide(struct xp_batch *b, const uint8_t *where, uint32_t verdict)
 
 		b->verdict[i] = hit ? (uint8_t)verdict : b->verdict[i];
 		n += hit;
+	}
+	return n;
+}
+
+/* Have the undecided packets where `where` is not 0 go out of a port. Returns how many. */
+uint32_t xp_forward(struct xp_batch *b, const uint8_t *where, uint32_t port)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < b->n; i++) {
+		if (!where[i] || b->verdict[i] != XP_UNDECIDED)
+			continue;
+		b->verdict[i] = XP_FORWARD;
+		b->out_port[i] = (uint8_t)port;
+		n++;
 	}
 	return n;
 }

@@ -19,7 +19,7 @@ def definitions() -> str:
         raise SystemExit("xdpipe/core/xp.h: the cdef marks are missing")
     return (
         "#define XP_ABSENT ...\n#define XP_CONTROL ...\n#define XP_BLOCK ...\n"
-        "#define XP_TX_METADATA ...\n"
+        "#define XP_TX_METADATA ...\n#define XP_PORTS_MAX ...\n"
         "struct xp_batch { ...; };\nstruct xp_counters { ...; };\n" + inside.group(1)
     )
 

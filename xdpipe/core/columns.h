@@ -24,7 +24,9 @@
 	  "of these, bytes in its first frame: all, unless it came in several (jumbo packets)")     \
 	X(n_frames, uint8_t, 1, 0, "receive", "frames that it came in")                            \
 	X(more, uint32_t, 1, 0, "receive", "place of its second frame in the batch's list")        \
-	X(verdict, uint8_t, 1, 1, "receive", "0 undecided, 1 DROP, 2 TX, 3 PASS")                  \
+	X(verdict, uint8_t, 1, 1, "receive", "0 undecided, 1 DROP, 2 TX, 3 PASS, 4 FORWARD")       \
+	X(out_port, uint8_t, 1, 0, "receive",                                                      \
+	  "number of the port that FORWARD sends out of; as received: the next one's")             \
 	X(checksum_due, uint8_t, 1, 0, "receive",                                                  \
 	  "1: the checksum of TCP or UDP is filled in as the packet leaves (Batch.fill_checksum)")  \
 	X(tx_time_due, uint8_t, 1, 0, "receive",                                                   \
@@ -65,8 +67,8 @@
 	  "same for both directions of a flow; all fragments of a datagram share one")
 
 /*
- * One page per worker, uint64_t each, written by the worker only (plain aligned stores) and read
- * by the supervisor. X(name, meaning)
+ * For each port of a worker, uint64_t each, written by the worker only (plain aligned stores) and
+ * read by the supervisor. X(name, meaning)
  */
 #define XP_COUNTERS(X)                                                                             \
 	X(received, "packets taken from the rx ring")                                              \
@@ -75,12 +77,14 @@
 	X(verdict_drop, "packets whose verdict was DROP")                                          \
 	X(verdict_tx, "packets whose verdict was TX")                                              \
 	X(verdict_pass, "packets whose verdict was PASS")                                          \
+	X(verdict_forward, "packets whose verdict was FORWARD")                                    \
 	X(verdict_invalid, "packets with a verdict that there is not; dropped")                    \
 	X(verdict_lost, "packets in the hands of a worker when it died")                           \
+	X(forwarded, "packets that came by other ports, to go out of this one")                    \
 	X(tx_submitted, "packets put on the tx ring")                                              \
 	X(tx_completed, "packets come back by the completion ring")                                \
 	X(tx_dropped, "completed but not sent: the kernel said EBUSY")                             \
-	X(tx_no_room, "TX packets that the tx ring had no room for")                               \
+	X(tx_no_room, "packets that the tx ring had no room for")                                  \
 	X(tx_abandoned, "still not completed when the worker stopped")                             \
 	X(tx_errors, "send calls that failed otherwise, by the last errno")                        \
 	X(tx_errno, "that errno")                                                                  \
@@ -98,13 +102,14 @@
 	X(next_tx_submitted_more, "likewise")                                                      \
 	X(next_tx_completed, "likewise")                                                           \
 	X(next_tx_completed_more, "likewise")                                                      \
+	X(batch_port, "of the first port: number of the port that the batch came by")             \
 	X(filled, "frames put on the fill ring")                                                   \
 	X(wakeups, "calls that wake the driver: send, receive")                                    \
 	X(busy_polls, "calls that ran the driver's receive work, busy polling")                    \
-	X(polls, "poll calls")                                                                     \
-	X(busy_ns, "time in cycles that moved packets; ns")                                        \
-	X(frames_free, "frames on the free list")                                                  \
-	X(frames_batch, "frames in the batch")                                                     \
+	X(polls, "of the first port: poll calls")                                                  \
+	X(busy_ns, "of the first port: time in cycles that moved packets; ns")                     \
+	X(frames_free, "of the first port: frames on the free list")                               \
+	X(frames_batch, "of the first port: frames in the batch")                                  \
 	X(frames_fill, "frames on the fill ring")                                                  \
 	X(frames_rx, "frames on the rx ring")                                                      \
 	X(frames_tx, "frames on the tx ring")                                                      \

@@ -71,28 +71,34 @@ static inline uint8_t *wants_time(const struct xp_umem *umem, uint64_t frame)
  * How far this socket's rings have moved, by what was counted: a packet takes as many descriptors
  * as it has frames.
  */
-static inline uint64_t rx_moved(const struct xp_worker *w)
+static inline uint64_t rx_moved(const struct xp_port *p)
 {
-	return w->counters->received - w->received_before + w->counters->received_more -
-	       w->received_more_before;
+	return p->counters->received - p->received_before + p->counters->received_more -
+	       p->received_more_before;
 }
 
-static inline uint64_t tx_moved(const struct xp_worker *w)
+static inline uint64_t tx_moved(const struct xp_port *p)
 {
-	return w->counters->tx_submitted - w->tx_submitted_before + w->counters->tx_submitted_more -
-	       w->tx_submitted_more_before;
+	return p->counters->tx_submitted - p->tx_submitted_before + p->counters->tx_submitted_more -
+	       p->tx_submitted_more_before;
 }
 
-static inline uint64_t completion_moved(const struct xp_worker *w)
+static inline uint64_t completion_moved(const struct xp_port *p)
 {
-	return w->counters->tx_completed - w->tx_completed_before + w->counters->tx_completed_more -
-	       w->tx_completed_more_before;
+	return p->counters->tx_completed - p->tx_completed_before + p->counters->tx_completed_more -
+	       p->tx_completed_more_before;
 }
 
 /* Frames that were put on this socket's tx ring and have not come back. */
-static inline uint64_t in_flight(const struct xp_worker *w)
+static inline uint64_t in_flight(const struct xp_port *p)
 {
-	return tx_moved(w) - completion_moved(w);
+	return tx_moved(p) - completion_moved(p);
+}
+
+/* Frames that are to be received in: on the fill ring, with the kernel, or on the rx ring. */
+static inline uint64_t receiving(const struct xp_port *p)
+{
+	return p->counters->filled - p->filled_before - rx_moved(p);
 }
 
 /* Before a ring moves by n packets with so many further frames: write down what is to be counted. */

@@ -24,19 +24,35 @@ static void relax(void)
 #endif
 }
 
-/* Put the free frames on the fill ring, as many as it takes. */
-void xp_refill(struct xp_worker *w)
+/* Put up to n free frames on a port's fill ring. */
+static void fill(struct xp_umem *umem, struct xp_port *port, uint64_t n)
 {
-	struct xp_umem *umem = w->umem;
-	uint32_t n;
-
-	if (umem->n_free == 0)
-		return;
-	n = xp_fill_submit(&w->xsk->fill, umem->free, umem->n_free);
-	umem->n_free -= n;
+	if (n > umem->n_free)
+		n = umem->n_free;
+	n = xp_fill_submit(&port->xsk->fill, umem->free, (uint32_t)n);
+	umem->n_free -= (uint32_t)n;
 	if (umem->n_free)
 		memmove(umem->free, umem->free + n, umem->n_free * sizeof(*umem->free));
-	w->counters->filled += n;
+	port->counters->filled += n;
+}
+
+/*
+ * Put the free frames on the fill rings, as many as they take: each port has the same share of all
+ * frames to receive in, so that one which is flooded leaves the others theirs. Where there are too few
+ * for that, since much is on its way out, the port that is looked at next comes first.
+ */
+void xp_refill(struct xp_worker *w)
+{
+	uint64_t share = w->umem->n_frames / w->n_ports;
+	uint32_t port = w->next_port;
+
+	for (uint32_t k = 0; k < w->n_ports && w->umem->n_free; k++) {
+		uint64_t has = receiving(w->ports + port);
+
+		if (has < share)
+			fill(w->umem, w->ports + port, share - has);
+		port = port + 1 == w->n_ports ? 0 : port + 1;
+	}
 }
 
 /*
@@ -51,13 +67,15 @@ void xp_service(struct xp_worker *w)
 }
 
 /*
- * Have the driver's receive work done now, within the call (xsk_recvmsg in net/xdp/xsk.c), which
+ * Have the drivers' receive work done now, within the call (xsk_recvmsg in net/xdp/xsk.c), which
  * wakes a driver that was out of frames as well.
  */
 static void busy_poll(struct xp_worker *w)
 {
-	w->counters->busy_polls++;
-	recvfrom(w->xsk->fd, NULL, 0, MSG_DONTWAIT, NULL, NULL);
+	for (uint32_t p = 0; p < w->n_ports; p++) {
+		w->ports[p].counters->busy_polls++;
+		recvfrom(w->ports[p].xsk->fd, NULL, 0, MSG_DONTWAIT, NULL, NULL);
+	}
 }
 
 static int attention_wanted(const struct xp_worker *w)
@@ -68,41 +86,69 @@ static int attention_wanted(const struct xp_worker *w)
 /* Write the gauges: where the frames are. The counters are always up to date. */
 void xp_publish(struct xp_worker *w)
 {
-	struct xp_counters *c = w->counters;
-	uint64_t with_kernel = (c->filled - w->filled_before) - rx_moved(w) + in_flight(w);
+	struct xp_counters *c = w->ports->counters;
 
 	c->frames_free = w->umem->n_free;
 	c->frames_batch = w->batch ? w->batch->n : 0; /* replay has none */
 	if (w->multi_buffer && c->frames_batch)
 		c->frames_batch += w->batch->n_more;
-	/* Against the way that frames go: one that moves meanwhile is missed, never counted twice. */
-	c->frames_rx = xp_ring_count(&w->xsk->rx);
-	c->frames_fill = xp_ring_count(&w->xsk->fill);
-	c->frames_completion = xp_ring_count(&w->xsk->completion);
-	c->frames_tx = xp_ring_count(&w->xsk->tx);
-	c->frames_kernel = with_kernel - c->frames_fill - c->frames_rx - c->frames_tx -
-			   c->frames_completion;
+	for (const struct xp_port *p = w->ports; p < w->ports + w->n_ports; p++) {
+		uint64_t with_kernel = receiving(p) + in_flight(p);
+
+		c = p->counters;
+		/* Against the way that frames go: one that moves meanwhile is missed, never counted
+		 * twice. */
+		c->frames_rx = xp_ring_count(&p->xsk->rx);
+		c->frames_fill = xp_ring_count(&p->xsk->fill);
+		c->frames_completion = xp_ring_count(&p->xsk->completion);
+		c->frames_tx = xp_ring_count(&p->xsk->tx);
+		c->frames_kernel = with_kernel - c->frames_fill - c->frames_rx - c->frames_tx -
+				   c->frames_completion;
+	}
+}
+
+/* Are there packets on a rx ring? */
+static int some_wait(const struct xp_worker *w)
+{
+	for (uint32_t p = 0; p < w->n_ports; p++)
+		if (ring_peek(&w->ports[p].xsk->rx, 1))
+			return 1;
+	return 0;
+}
+
+/* Is anything on its way out? */
+static int some_leave(const struct xp_worker *w)
+{
+	for (uint32_t p = 0; p < w->n_ports; p++)
+		if (in_flight(w->ports + p) != 0)
+			return 1;
+	return 0;
 }
 
 /*
- * Look at the rx ring for spin_us, then poll until packets come or the supervisor calls.
+ * Look at the rx rings for spin_us, then poll until packets come or the supervisor calls.
  *
  * A zero-copy driver that found no frame on the fill ring receives nothing more until it is woken
  * (XDP_RING_NEED_WAKEUP, af_xdp.rst): now that there are frames, it is. poll does that as well.
  */
 void xp_wait(struct xp_worker *w)
 {
-	struct pollfd fds[2] = {{w->xsk->fd, POLLIN, 0}, {w->control_fd, POLLIN, 0}};
+	struct pollfd fds[1 + XP_PORTS_MAX] = {{w->control_fd, POLLIN, 0}};
 	uint64_t end = now_ns(CLOCK_MONOTONIC) + w->spin_us * 1000ull;
 	int timeout_ms = w->poll_timeout_ms;
 
-	if (ring_needs_wakeup(&w->xsk->fill)) {
-		w->counters->wakeups++;
-		recvfrom(w->xsk->fd, NULL, 0, MSG_DONTWAIT, NULL, NULL);
+	for (uint32_t p = 0; p < w->n_ports; p++) {
+		const struct xp_xsk *xsk = w->ports[p].xsk;
+
+		fds[1 + p] = (struct pollfd){xsk->fd, POLLIN, 0};
+		if (ring_needs_wakeup(&xsk->fill)) {
+			w->ports[p].counters->wakeups++;
+			recvfrom(xsk->fd, NULL, 0, MSG_DONTWAIT, NULL, NULL);
+		}
 	}
 	do {
 		for (int i = 0; i < 32; i++) {
-			if (ring_peek(&w->xsk->rx, 1) || attention_wanted(w))
+			if (some_wait(w) || attention_wanted(w))
 				return;
 			if (w->busy_poll)
 				busy_poll(w);
@@ -111,11 +157,11 @@ void xp_wait(struct xp_worker *w)
 		}
 	} while (now_ns(CLOCK_MONOTONIC) < end);
 	/* what is on its way out comes back without a wake-up: look again soon */
-	if (in_flight(w) != 0 && timeout_ms > 1)
+	if (some_leave(w) && timeout_ms > 1)
 		timeout_ms = 1;
 	xp_publish(w);
-	w->counters->polls++;
-	poll(fds, 2, timeout_ms);
+	w->ports->counters->polls++;
+	poll(fds, 1 + w->n_ports, timeout_ms);
 }
 
 /* Run native stages one after the other on a batch. */
@@ -140,7 +186,7 @@ void xp_run_stages(struct xp_batch *batch, struct xp_stage *stages, uint32_t n)
 static void end_busy(struct xp_worker *w)
 {
 	if (w->busy_since_ns)
-		w->counters->busy_ns += now_ns(CLOCK_MONOTONIC) - w->busy_since_ns;
+		w->ports->counters->busy_ns += now_ns(CLOCK_MONOTONIC) - w->busy_since_ns;
 	w->busy_since_ns = 0;
 }
 
@@ -179,7 +225,7 @@ int xp_cycle(struct xp_worker *w)
 	}
 	if (!w->busy_since_ns) /* the first turn of all */
 		w->busy_since_ns = now_ns(CLOCK_MONOTONIC);
-	if ((w->counters->batches & 255) == 0)
+	if ((w->ports[w->batch->port].counters->batches & 255) == 0)
 		xp_publish(w);
 	xp_run_stages(w->batch, w->stages, w->n_stages);
 	return n;

@@ -82,10 +82,10 @@ int xp_pass_probe(struct xp_pass *pass)
  * Give what is collected to the kernel. Where it fails, counted as failed is what the program did
  * not take; of what it took before, the kernel may have lost some for want of memory.
  */
-void xp_pass_flush(struct xp_worker *w)
+void xp_pass_flush(struct xp_port *port)
 {
-	struct xp_pass *pass = w->pass;
-	struct xp_counters *c = w->counters;
+	struct xp_pass *pass = port->pass;
+	struct xp_counters *c = port->counters;
 	struct xp_inject *in = pass->inject;
 	uint32_t n = pass->n;
 	int err;
@@ -115,22 +115,23 @@ static uint32_t put_tag(uint8_t *p, uint32_t len, uint16_t tci)
 /* Collect packet i of the batch; its frames stay the batch's. */
 void xp_pass_packet(struct xp_worker *w, uint32_t i)
 {
-	struct xp_pass *pass = w->pass;
 	const struct xp_batch *b = w->batch;
+	struct xp_port *port = w->ports + b->port;
+	struct xp_pass *pass = port->pass;
 	struct xp_inject *in;
 	uint32_t len = (uint32_t)b->len[i];
 
 	if (!pass) {
-		w->counters->pass_failed++;
+		port->counters->pass_failed++;
 		return;
 	}
 	in = pass->inject;
 	if (len + VLAN_TAG > XP_INJECT_LONGEST) {
-		w->counters->pass_too_long = ++in->refused; /* ours while the program does not run */
+		port->counters->pass_too_long = ++in->refused; /* ours while the program does not run */
 		return;
 	}
 	if (pass->n == XP_INJECT_MAX || pass->used + len + VLAN_TAG > XP_INJECT_BYTES)
-		xp_pass_flush(w);
+		xp_pass_flush(port);
 	if (b->n_checksums_due && b->checksum_due[i])
 		xp_finish_checksum(b, i, NULL);
 	if (b->n_frames[i] == 1)

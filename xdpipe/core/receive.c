@@ -6,16 +6,16 @@
 #include "hints.h"
 
 /*
- * Read what the NIC told of the packets of the batch. Frames hold nothing else where hints stand, in
- * the kernel's headroom, and a link either gets them before every packet or before none: so what
- * has the mark is this packet's.
+ * Read what the NIC told of the packets of the batch, or say that it told nothing. Frames hold nothing
+ * else where hints stand, in the kernel's headroom, and a link either gets them before every packet or
+ * before none: so what has the mark is this packet's.
  */
-static void read_hints(struct xp_batch *b)
+static void read_hints(struct xp_batch *b, int told)
 {
 	for (uint32_t i = 0; i < b->n; i++) {
 		struct xp_hints hints = {0};
 
-		if (b->addr[i] >= sizeof(hints))
+		if (told && b->addr[i] >= sizeof(hints))
 			memcpy(&hints, b->base + b->addr[i] - sizeof(hints), sizeof(hints));
 		if (hints.magic != XP_HINTS_MAGIC)
 			memset(&hints, 0, sizeof(hints));
@@ -52,18 +52,23 @@ static uint32_t take_packet(struct xp_batch *b, uint32_t i, const struct xp_ring
 	return len;
 }
 
-/* The batch is made of n descriptors: count its packets, and give the descriptors back. */
-static int finish_receive(struct xp_worker *w, uint32_t n, uint64_t bytes)
+/* The batch is made of n descriptors of a port: count its packets, and give the descriptors back. */
+static int finish_receive(struct xp_worker *w, struct xp_port *in, uint32_t n, uint64_t bytes)
 {
-	struct xp_counters *c = w->counters;
+	struct xp_counters *c = in->counters;
 	struct xp_batch *b = w->batch;
 	uint32_t more = n - b->n;
 
 	if (w->hints)
-		read_hints(b);
+		read_hints(b, (int)in->hints);
+	if (w->n_ports > 1) {
+		xp_batch_set_port(b, (uint32_t)(in - w->ports), w->n_ports);
+		w->ports->counters->batch_port = b->port;
+		__atomic_signal_fence(__ATOMIC_SEQ_CST); /* known before any packet of it is ours */
+	}
 	if (w->multi_buffer)
 		announce(&c->next_received, c->received + b->n, c->received_more + more);
-	ring_release(&w->xsk->rx, n);
+	ring_release(&in->xsk->rx, n);
 	c->received += b->n;
 	c->received_more += more;
 	c->received_bytes += bytes;
@@ -71,10 +76,10 @@ static int finish_receive(struct xp_worker *w, uint32_t n, uint64_t bytes)
 	return (int)b->n;
 }
 
-/* xp_receive where packets may come in several frames: only whole packets are taken. */
-static int receive_multi_buffer(struct xp_worker *w)
+/* receive where packets may come in several frames: only whole packets are taken. */
+static int receive_multi_buffer(struct xp_worker *w, struct xp_port *in)
 {
-	struct xp_ring *rx = &w->xsk->rx;
+	struct xp_ring *rx = &in->xsk->rx;
 	struct xp_batch *b = w->batch;
 	uint32_t first = rx->cached_consumer;
 	uint32_t there = ring_peek(rx, rx->size);
@@ -94,16 +99,12 @@ static int receive_multi_buffer(struct xp_worker *w)
 	}
 	if (b->n == 0)
 		return 0;
-	return finish_receive(w, used, bytes);
+	return finish_receive(w, in, used, bytes);
 }
 
-/*
- * Take up to batch->capacity packets from the rx ring into the batch, which owns their frames
- * then. Returns how many.
- */
-int xp_receive(struct xp_worker *w)
+static int receive(struct xp_worker *w, struct xp_port *in)
 {
-	struct xp_ring *rx = &w->xsk->rx;
+	struct xp_ring *rx = &in->xsk->rx;
 	struct xp_batch *b = w->batch;
 	uint32_t first = rx->cached_consumer;
 	uint64_t bytes = 0;
@@ -111,7 +112,7 @@ int xp_receive(struct xp_worker *w)
 	uint64_t now;
 
 	if (w->multi_buffer)
-		return receive_multi_buffer(w);
+		return receive_multi_buffer(w, in);
 	n = ring_peek(rx, b->capacity);
 	b->n = n;
 	if (n == 0)
@@ -128,5 +129,22 @@ int xp_receive(struct xp_worker *w)
 	}
 	memset(b->verdict, XP_UNDECIDED, n);
 	memset(b->n_frames, 1, n);
-	return finish_receive(w, n, bytes);
+	return finish_receive(w, in, n, bytes);
+}
+
+/*
+ * Take up to batch->capacity packets from an rx ring into the batch, which owns their frames then: of
+ * one port, the ports in turn. Returns how many.
+ */
+int xp_receive(struct xp_worker *w)
+{
+	for (uint32_t k = 0; k < w->n_ports; k++) {
+		uint32_t port = w->next_port;
+		int n = receive(w, w->ports + port);
+
+		w->next_port = port + 1 == w->n_ports ? 0 : port + 1;
+		if (n)
+			return n;
+	}
+	return 0;
 }

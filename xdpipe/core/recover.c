@@ -50,20 +50,27 @@ int xp_held_by_kernel(const struct xp_xsk *xsk)
 }
 
 /*
- * Find out which frames are free: those on no ring. At the start that is all of them; after a
- * worker died it includes those that it held. Only while the kernel holds none and nobody else
- * works on the rings. marks: n_frames bytes of scratch. Returns 0, or -EBUSY while the kernel
- * holds frames.
+ * Find out which frames are free: those on no ring of any port. At the start that is all of them;
+ * after a worker died it includes those that it held. Only while the kernel holds none and nobody else
+ * works on the rings. marks: n_frames bytes of scratch. Returns 0, or -EBUSY while the kernel holds
+ * frames.
  */
-int xp_adopt(struct xp_xsk *xsk, struct xp_umem *umem, uint8_t *marks)
+int xp_adopt(struct xp_worker *w, uint8_t *marks)
 {
-	if (xp_held_by_kernel(xsk) != 0)
-		return -EBUSY;
+	struct xp_umem *umem = w->umem;
+
+	for (uint32_t p = 0; p < w->n_ports; p++)
+		if (xp_held_by_kernel(w->ports[p].xsk) != 0)
+			return -EBUSY;
 	memset(marks, 0, umem->n_frames);
-	mark_ring(umem, &xsk->fill, 0, marks);
-	mark_ring(umem, &xsk->rx, 1, marks);
-	mark_ring(umem, &xsk->tx, 1, marks);
-	mark_ring(umem, &xsk->completion, 0, marks);
+	for (uint32_t p = 0; p < w->n_ports; p++) {
+		const struct xp_xsk *xsk = w->ports[p].xsk;
+
+		mark_ring(umem, &xsk->fill, 0, marks);
+		mark_ring(umem, &xsk->rx, 1, marks);
+		mark_ring(umem, &xsk->tx, 1, marks);
+		mark_ring(umem, &xsk->completion, 0, marks);
+	}
 	umem->n_free = 0;
 	for (uint32_t i = umem->n_frames; i-- > 0;) {
 		*wants_time(umem, xp_frame_addr(umem, i)) = 0; /* who asked is no more */
@@ -96,58 +103,88 @@ static void catch_up(const struct xp_worker *w, uint32_t n, uint64_t *packets, u
 	}
 }
 
-/*
- * Close the books of a worker that died: what it had taken from the rings without counting it as
- * received, or received without counting a verdict, is counted now. The ring indices tell how many
- * it took.
- */
-void xp_reconcile(struct xp_worker *w)
+/* Count what a dead worker moved on the rings of a port and did not count. */
+static void catch_up_with_rings(const struct xp_worker *w, struct xp_port *p)
 {
-	struct xp_counters *c = w->counters;
-	struct xp_xsk *xsk = w->xsk;
-	uint64_t tx;
+	struct xp_counters *c = p->counters;
+	struct xp_xsk *xsk = p->xsk;
 
-	catch_up(w, uncounted(rx_moved(w), xsk->rx.consumer), &c->received, &c->received_more,
+	catch_up(w, uncounted(rx_moved(p), xsk->rx.consumer), &c->received, &c->received_more,
 		 &c->next_received);
-	c->filled += uncounted(c->filled - w->filled_before, xsk->fill.producer);
-	catch_up(w, uncounted(tx_moved(w), xsk->tx.producer), &c->tx_submitted,
+	c->filled += uncounted(c->filled - p->filled_before, xsk->fill.producer);
+	catch_up(w, uncounted(tx_moved(p), xsk->tx.producer), &c->tx_submitted,
 		 &c->tx_submitted_more, &c->next_tx_submitted);
-	catch_up(w, uncounted(completion_moved(w), xsk->completion.consumer), &c->tx_completed,
+	catch_up(w, uncounted(completion_moved(p), xsk->completion.consumer), &c->tx_completed,
 		 &c->tx_completed_more, &c->next_tx_completed);
-	tx = c->tx_submitted + c->tx_no_room;
-	if (c->verdict_tx < tx) /* died between the ring and the counter */
-		c->verdict_tx = tx;
-	else /* died between the counter and the ring: those frames were never sent */
-		c->tx_no_room += c->verdict_tx - tx;
-	if (w->pass) { /* the program's word counts */
-		c->passed = xp_injected(w->pass);
-		c->pass_too_long = xp_inject_refused(w->pass);
-	}
-	c->verdict_pass = c->passed + c->pass_too_long + c->pass_failed;
-	c->verdict_lost = c->received - c->verdict_drop - c->verdict_tx - c->verdict_pass -
-			  c->verdict_invalid;
 }
 
 /*
- * Close the books of a queue that nobody will serve any more, its worker being dead: what waits
- * on the rx ring is lost with it, what is not sent is abandoned.
+ * Close the books of a worker that died: what it had taken from the rings without counting it as
+ * received, or received without counting a verdict, is counted now. The ring indices tell how many
+ * it took; what it had counted by halves was of the batch that it held, which is of one port.
+ */
+void xp_reconcile(struct xp_worker *w)
+{
+	struct xp_port *in = w->ports + w->ports->counters->batch_port % w->n_ports;
+	uint64_t n_forwarded = 0, n_forward = 0;
+
+	for (struct xp_port *p = w->ports; p < w->ports + w->n_ports; p++) {
+		struct xp_counters *c = p->counters;
+		uint64_t tx, known;
+
+		catch_up_with_rings(w, p);
+		tx = c->tx_submitted + c->tx_no_room;
+		known = c->verdict_tx + c->forwarded;
+		if (known > tx) /* died between the counter and the ring: never sent */
+			c->tx_no_room += known - tx;
+		else if (p == in) /* died between the ring and the counter */
+			c->verdict_tx += tx - known;
+		else
+			c->forwarded += tx - known;
+		if (p->pass) { /* the program's word counts */
+			c->passed = xp_injected(p->pass);
+			c->pass_too_long = xp_inject_refused(p->pass);
+		}
+		c->verdict_pass = c->passed + c->pass_too_long + c->pass_failed;
+		n_forwarded += c->forwarded;
+		n_forward += c->verdict_forward;
+	}
+	in->counters->verdict_forward += n_forwarded - n_forward;
+	for (uint32_t p = 0; p < w->n_ports; p++) {
+		struct xp_counters *c = w->ports[p].counters;
+
+		c->verdict_lost = c->received - c->verdict_drop - c->verdict_tx - c->verdict_pass -
+				  c->verdict_forward - c->verdict_invalid;
+	}
+}
+
+/*
+ * Close the books of queues that nobody will serve any more, their worker being dead: what waits on
+ * the rx rings is lost with it, what is not sent is abandoned.
  */
 void xp_abandon(struct xp_worker *w)
 {
-	struct xp_ring *rx = &w->xsk->rx, *completion = &w->xsk->completion;
-	struct xp_counters *c = w->counters;
-	uint32_t n, n_packets = 0;
-
 	xp_reconcile(w);
-	ring_resume(rx);
-	ring_resume(completion);
-	n = ring_peek(rx, rx->size);
-	for (uint32_t i = 0; i < n; i++)
-		n_packets += !(ring_desc(rx, rx->cached_consumer + i)->options & XDP_PKT_CONTD);
-	c->received += n_packets;
-	c->received_more += n - n_packets;
-	c->verdict_lost += n_packets;
-	ring_release(rx, n);
+	for (struct xp_port *p = w->ports; p < w->ports + w->n_ports; p++) {
+		struct xp_ring *rx = &p->xsk->rx;
+		struct xp_counters *c = p->counters;
+		uint32_t n, n_packets = 0;
+
+		ring_resume(rx);
+		ring_resume(&p->xsk->completion);
+		n = ring_peek(rx, rx->size);
+		for (uint32_t i = 0; i < n; i++)
+			n_packets += !(ring_desc(rx, rx->cached_consumer + i)->options &
+				       XDP_PKT_CONTD);
+		c->received += n_packets;
+		c->received_more += n - n_packets;
+		c->verdict_lost += n_packets;
+		ring_release(rx, n);
+	}
 	xp_take_back(w);
-	w->counters->tx_abandoned = w->counters->tx_submitted - w->counters->tx_completed;
+	for (uint32_t p = 0; p < w->n_ports; p++) {
+		struct xp_counters *c = w->ports[p].counters;
+
+		c->tx_abandoned = c->tx_submitted - c->tx_completed;
+	}
 }

@@ -52,7 +52,7 @@ int xp_xsk_open(struct xp_xsk *xsk)
  */
 int xp_umem_register(int fd, void *base, uint64_t size, uint32_t frame_size, uint32_t tx_metadata)
 {
-	/* struct xdp_umem_reg; the kernel takes the shorter forms of earlier headers too */
+	/* struct xdp_umem_reg; a shorter one the kernel takes for one without flags (Linux 5.4) */
 	struct {
 		uint64_t addr, len;
 		uint32_t chunk_size, headroom, flags, tx_metadata_len;
@@ -64,11 +64,10 @@ int xp_umem_register(int fd, void *base, uint64_t size, uint32_t frame_size, uin
 		.flags = frame_size & (frame_size - 1) ? XDP_UMEM_UNALIGNED_CHUNK_FLAG : 0,
 		.tx_metadata_len = tx_metadata,
 	};
-	socklen_t known = offsetof(__typeof__(reg), tx_metadata_len);
 
 	if (tx_metadata)
 		reg.flags |= XDP_UMEM_TX_METADATA_LEN;
-	return set_option(fd, XDP_UMEM_REG, &reg, tx_metadata ? sizeof(reg) : known);
+	return set_option(fd, XDP_UMEM_REG, &reg, sizeof(reg));
 }
 
 /* Make the rings; sizes are powers of two. */
@@ -203,4 +202,10 @@ int xp_xsk_busy_poll(int fd, uint32_t timeout_us, uint32_t budget)
 int xp_xsk_tx_budget(int fd, uint32_t budget)
 {
 	return set_option(fd, XDP_MAX_TX_SKB_BUDGET, &budget, sizeof(budget));
+}
+
+/* Have the kernel send what is on the tx ring; in copy mode, a budget of packets. */
+void xp_xsk_kick(int fd)
+{
+	sendto(fd, NULL, 0, MSG_DONTWAIT, NULL, 0);
 }

@@ -47,10 +47,10 @@ void xp_forget_tx_times(struct xp_batch *b)
 }
 
 /*
- * Packet i of the batch goes to the tx ring: what is due is done or asked for. Returns the options of
+ * Packet i of the batch goes to a tx ring: what is due is done or asked for. Returns the options of
  * its first descriptor.
  */
-uint32_t xp_leaving(const struct xp_worker *w, uint32_t i)
+uint32_t xp_leaving(const struct xp_worker *w, const struct xp_port *out, uint32_t i)
 {
 	const struct xp_batch *b = w->batch;
 	struct before before = {0};
@@ -58,7 +58,7 @@ uint32_t xp_leaving(const struct xp_worker *w, uint32_t i)
 	int time_due = b->n_tx_times_due && b->tx_time_due[i];
 
 	if (b->n_checksums_due && b->checksum_due[i])
-		xp_finish_checksum(b, i, w->tx_checksum ? ask : NULL);
+		xp_finish_checksum(b, i, out->tx_checksum ? ask : NULL);
 	if (b->tx_times_wanted)
 		*wants_time(w->umem, frame_of(w->umem, b->addr[i])) = (uint8_t)time_due;
 	if (time_due) {
@@ -80,7 +80,7 @@ void xp_has_left(struct xp_worker *w, uint64_t addr)
 	if (!*wants_time(w->umem, frame_of(w->umem, addr)))
 		return;
 	if (b->n_sent == b->sent_capacity) {
-		w->counters->tx_times_lost++;
+		w->ports->counters->tx_times_lost++;
 		return;
 	}
 	memcpy(&before, b->base + addr - sizeof(before), sizeof(before));

@@ -14,6 +14,7 @@
 #define XP_ABSENT 0x40000000
 #define XP_BLOCK (1u << 21)
 #define XP_CONTROL (-1)
+#define XP_PORTS_MAX 8 /* of a worker */
 #define XP_TX_METADATA 24 /* bytes before a packet that goes out: struct xp_tx_metadata */
 
 enum xp_flag {
@@ -30,7 +31,7 @@ enum xp_malformed {
 		XP_N_MALFORMED
 };
 
-/* The counters page of a worker; see XP_COUNTERS. */
+/* The counters of a worker's port; see XP_COUNTERS. */
 struct xp_counters {
 #define X(name, doc) uint64_t name;
 	XP_COUNTERS(X)
@@ -44,6 +45,7 @@ struct xp_counters {
 struct xp_batch {
 	uint32_t n;
 	uint32_t capacity;
+	uint32_t port; /* number of the port that its packets came by */
 	uint8_t *base; /* packet i begins with base[addr[i]] .. base[addr[i] + head_len[i] - 1] */
 	uint64_t size; /* bytes at base */
 	/* The further frames of packets that came in several: those of packet i are more[i] ..
@@ -68,7 +70,7 @@ struct xp_batch {
 };
 
 /* cdef begin */
-enum xp_verdict { XP_UNDECIDED, XP_DROP, XP_TX, XP_PASS };
+enum xp_verdict { XP_UNDECIDED, XP_DROP, XP_TX, XP_PASS, XP_FORWARD };
 /* the first of a stage's counts; its own follow */
 enum xp_stage_count { XP_STAGE_PACKETS, XP_STAGE_NS, XP_STAGE_ERRORS, XP_STAGE_OWN };
 
@@ -158,22 +160,34 @@ struct xp_pass {
 
 struct xp_tx_metadata;
 
-struct xp_worker {
+/* A port of a worker: a queue of an interface. Its frames are the worker's. */
+struct xp_port {
 	struct xp_xsk *xsk;
+	struct xp_counters *counters;
+	struct xp_pass *pass;	  /* NULL: there is no way back to the kernel */
+	uint32_t tx_checksum;	  /* NIC or kernel fill in checksums (XDP_TX_METADATA) */
+	uint32_t hints;		  /* bpf/hints.h stands before each packet */
+	/* what counters said when the socket was new and its ring indices 0 */
+	uint64_t received_before, received_more_before, filled_before, tx_submitted_before,
+		tx_submitted_more_before, tx_completed_before, tx_completed_more_before;
+};
+
+struct xp_worker {
+	struct xp_port *ports;
+	uint32_t n_ports;         /* 1 to XP_PORTS_MAX */
+	uint32_t next_port;       /* whose rx ring is looked at first */
 	struct xp_umem *umem;
 	struct xp_batch *batch;
-	struct xp_pass *pass;     /* NULL: there is no way back to the kernel */
 	struct xp_stage *stages;  /* the native stages at the head of the chain, */
 	uint32_t n_stages;        /* which xp_cycle runs itself */
 	uint32_t default_verdict; /* for packets that no stage decided */
 	uint32_t spin_us;         /* look at an empty rx ring for so long before poll */
 	uint32_t always_wake;     /* bound without need_wakeup: the rings do not say when to */
 	uint32_t multi_buffer;    /* packets may come in several frames (XDP_USE_SG) */
-	uint32_t hints;           /* bpf/hints.h stands before each packet */
+	uint32_t hints;           /* a port has them */
 	/* Where packets may come with such checksums and the chain has no Headers: its state, for the
 	 * columns that filling them in takes; else NULL. */
 	void *headers;
-	uint32_t tx_checksum;     /* NIC or kernel fill in checksums (XDP_TX_METADATA) */
 	uint32_t busy_poll;       /* run the driver's receive work in our own calls */
 	int control_fd;           /* poll returns when it is readable */
 	int poll_timeout_ms;
@@ -181,11 +195,7 @@ struct xp_worker {
 	 * sets attended to what it has read, and returns from its loop while they differ. */
 	const uint32_t *attention;
 	uint32_t attended;
-	struct xp_counters *counters;
-	/* what counters said when the socket was new and its ring indices 0 */
-	uint64_t received_before, received_more_before, filled_before, tx_submitted_before,
-		tx_submitted_more_before, tx_completed_before, tx_completed_more_before;
-	uint32_t *tx_scratch;   /* batch capacity */
+	uint32_t *tx_scratch;   /* batch capacity, for each port */
 	uint64_t busy_since_ns; /* 0: idle */
 };
 
@@ -201,6 +211,7 @@ int xp_xsk_bind(int fd, uint32_t ifindex, uint32_t queue, uint16_t flags, int um
 int xp_xsk_zero_copy(int fd);
 int xp_xsk_statistics(int fd, uint64_t out[6]);
 int xp_xsk_tx_budget(int fd, uint32_t budget);
+void xp_xsk_kick(int fd);
 
 /* ring.c */
 void xp_ring_init(struct xp_ring *ring, uint32_t *producer, uint32_t *consumer, uint32_t *flags,
@@ -213,7 +224,7 @@ uint32_t xp_rx_consume(struct xp_ring *rx, uint64_t *addrs, uint32_t *lens, uint
 
 /* recover.c */
 uint64_t xp_frame_addr(const struct xp_umem *umem, uint32_t frame);
-int xp_adopt(struct xp_xsk *xsk, struct xp_umem *umem, uint8_t *marks);
+int xp_adopt(struct xp_worker *w, uint8_t *marks);
 int xp_held_by_kernel(const struct xp_xsk *xsk);
 void xp_reconcile(struct xp_worker *w);
 void xp_abandon(struct xp_worker *w);
@@ -234,7 +245,7 @@ uint64_t xp_inject_bytes(void);
 uint64_t xp_injected(const struct xp_pass *pass);
 uint64_t xp_inject_refused(const struct xp_pass *pass);
 int xp_pass_probe(struct xp_pass *pass);
-void xp_pass_flush(struct xp_worker *w);
+void xp_pass_flush(struct xp_port *port);
 void xp_pass_packet(struct xp_worker *w, uint32_t i);
 
 /* loop.c */
@@ -250,6 +261,8 @@ void xp_publish(struct xp_worker *w);
 uint64_t xp_batch_bytes(uint32_t capacity);
 struct xp_batch *xp_batch_init(void *arena, uint32_t capacity, uint8_t *base, uint64_t size);
 uint32_t xp_batch_n(const struct xp_batch *b);
+uint32_t xp_batch_port(const struct xp_batch *b);
+void xp_batch_set_port(struct xp_batch *b, uint32_t port, uint32_t n_ports);
 void xp_batch_set_n(struct xp_batch *b, uint32_t n);
 void *xp_batch_column(struct xp_batch *b, uint32_t column);
 void xp_batch_whole(struct xp_batch *b);
@@ -267,6 +280,7 @@ uint32_t xp_store(struct xp_batch *b, const int32_t *offsets, uint32_t step,
 		  const uint64_t *values, uint32_t value_step, const uint8_t *where,
 		  uint32_t width, int fix_checksum);
 uint32_t xp_decide(struct xp_batch *b, const uint8_t *where, uint32_t verdict);
+uint32_t xp_forward(struct xp_batch *b, const uint8_t *where, uint32_t port);
 
 /* checksum.c */
 uint32_t xp_want_checksum(struct xp_batch *b, const uint8_t *where);
@@ -278,7 +292,7 @@ void xp_finish_checksum(const struct xp_batch *b, uint32_t i, struct xp_tx_metad
 /* tx_metadata.c */
 uint32_t xp_want_tx_times(struct xp_batch *b, const uint8_t *where, const uint64_t *tags);
 void xp_forget_tx_times(struct xp_batch *b);
-uint32_t xp_leaving(const struct xp_worker *w, uint32_t i);
+uint32_t xp_leaving(const struct xp_worker *w, const struct xp_port *out, uint32_t i);
 void xp_has_left(struct xp_worker *w, uint64_t addr);
 
 /* capture.c */
