@@ -12,6 +12,8 @@
  *   XP_KFUNC_HASH, XP_KFUNC_TIME, XP_KFUNC_VLAN
  *                    those that the kernel has: numbers of calls that xdpipe/steering.py directs to
  *                    the kernel's functions, which bcc cannot call
+ *   xp_look_in_sets(), XP_SETS
+ *                    if defined, what the pipeline's sets of addresses make of a packet (sets.h)
  *   XP_GUARD         if defined, some packets stay with the kernel, whatever the filter: the SSH
  *                    sessions to keep, and if XP_LIFELINES is 1, the operator's lifelines
  *   XP_SSH_PEERS4(X), XP_SSH_PEERS6(X)
@@ -41,6 +43,8 @@ struct xp_steer_counters {
 	u64 guard_ssh;   /* TCP port 22, and the SSH sessions to keep */
 	u64 unparsed;    /* headers that the guard could not read to the end */
 	u64 not_matched; /* the filter says no */
+	u64 set_passed;  /* an address is in a set of those to pass */
+	u64 set_dropped; /* an address is in a set of those to drop */
 	u64 no_socket;   /* nobody serves the queue */
 	u64 redirected;
 };
@@ -259,7 +263,7 @@ int steer(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *data_end = (void *)(long)ctx->data_end;
 	struct xp_steer_counters *counters;
-	int zero = 0, action;
+	int zero = 0, action, matched;
 
 	counters = steer_counters.lookup(&zero);
 	if (!counters) /* cannot be: an array has its entries from the start */
@@ -269,7 +273,19 @@ int steer(struct xdp_md *ctx)
 	if (xp_guard(data, data_end, counters))
 		return XDP_PASS;
 #endif
-	if (!xp_filter(data, data_end, XP_LENGTH(ctx))) {
+	matched = xp_filter(data, data_end, XP_LENGTH(ctx)) != 0;
+#ifdef XP_SETS
+	matched = xp_look_in_sets(data, data_end, matched);
+	if (matched == XP_SET_DROP) {
+		counters->set_dropped++;
+		return XDP_DROP;
+	}
+	if (matched == XP_SET_PASS) {
+		counters->set_passed++;
+		return XDP_PASS;
+	}
+#endif
+	if (!matched) {
 		counters->not_matched++;
 		return XDP_PASS;
 	}

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from xdpipe.errors import XdpipeError
+from xdpipe.sets import DropSet, PassSet, TakeSet
 from xdpipe.stage import NativeStage, Stage
 from xdpipe.steering import Steering
 from xdpipe.verdict import DROP, FORWARD, PASS, TX, Verdict
@@ -21,10 +22,13 @@ __all__ = [
     "PASS",
     "TX",
     "Batch",
+    "DropSet",
     "NativeStage",
+    "PassSet",
     "Pipeline",
     "Stage",
     "Steering",
+    "TakeSet",
     "Verdict",
     "XdpipeError",
 ]

@@ -42,6 +42,8 @@ class Assignment:
         need_wakeup: the rings say when the driver must be woken.
         busy_poll: the driver's receive work is ours.
         partial_checksums: packets may come with checksums that nobody filled in.
+        sets: there are sets of addresses, and two more descriptors behind the page's: of the ring
+            for keys, and of an eventfd.
         ports: in the order of the pipeline's.
     """
 
@@ -54,6 +56,7 @@ class Assignment:
     need_wakeup: bool
     busy_poll: bool
     partial_checksums: bool
+    sets: bool
     ports: tuple[PortAssignment, ...]
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from xdpipe.inject import LONGEST, Injector
 from xdpipe.steering import Guard, Steering, SteerProgram
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from xdpipe.bpf import Map
     from xdpipe.link import Link
     from xdpipe.run_options import RunOptions
 
@@ -113,6 +114,7 @@ def attach(
     multi_buffer: bool,
     wants_hints: bool,
     passes: bool,
+    set_maps: Mapping[str, Map],
 ) -> Attached:
     """Load the program and attach it; with what the NIC tells if that is wanted and works.
 
@@ -127,6 +129,7 @@ def attach(
         multi_buffer: packets may come in several buffers.
         wants_hints: a stage wants to know what the NIC tells.
         passes: packets that no stage decides are given back, with the VLAN tags that the NIC took.
+        set_maps: see SteerProgram.
 
     Raises:
         XdpipeError: see SteerProgram.
@@ -135,8 +138,9 @@ def attach(
     def load(mode: str, hints_of: int) -> Attached:
         guard = Guard.present(lifelines=steering.guard) if options.guard else None
         program = SteerProgram(
-            steering, guard, link.n_rx_queues, multi_buffer=multi_buffer, hints_of=hints_of
-        )
+            steering, guard, link.n_rx_queues, multi_buffer=multi_buffer, set_maps=set_maps,
+            hints_of=hints_of,
+        )  # fmt: skip
         try:
             obtained = program.attach(link.index, link.name, mode)
         except BaseException:

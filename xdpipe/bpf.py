@@ -26,7 +26,11 @@ _MAP_DELETE_ELEM = 3
 _OBJ_GET_INFO_BY_FD = 15
 
 # enum bpf_map_type
+MAP_TYPE_HASH = 1
 _MAP_TYPE_ARRAY = 2
+MAP_TYPE_LPM_TRIE = 11
+
+BPF_F_NO_PREALLOC = 1
 
 # The system call's number is the architecture's own.
 _SYS_BPF = {"x86_64": 321, "ppc64le": 361, "s390x": 351}.get(platform.machine(), 280)
@@ -171,7 +175,7 @@ class MapSpec:
 
 
 class Map(Descriptor):
-    """A map with 32-bit keys: array, per-CPU array, XSKMAP.
+    """A map; what it has of entries is for 32-bit keys: array, per-CPU array, XSKMAP.
 
     Attributes:
         info: what the kernel says of it.

@@ -48,17 +48,22 @@ class Module:
     Programs and maps taken from it stay when it is closed; what was taken from nowhere is gone
     then.
 
+    Args:
+        compiled: the file.
+        given: maps that there are already, in the place of those of that name. Not owned.
+
     Raises:
         BpfError: not permitted, or the kernel has not such maps.
     """
 
-    def __init__(self, compiled: Compiled) -> None:
+    def __init__(self, compiled: Compiled, given: Mapping[str, Map] | None = None) -> None:
         self._compiled = compiled
         self._open = ExitStack()
         self._maps: dict[str, Map] = {}
         try:
             for spec in compiled.maps:
-                self._maps[spec.name] = self._open.enter_context(Map.make(spec))
+                there = (given or {}).get(spec.name)
+                self._maps[spec.name] = there or self._open.enter_context(Map.make(spec))
         except BaseException:
             self.close()
             raise

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from xdpipe.batch import Batch
+    from xdpipe.stage_sets import StageSet
 
 
 class ChainError(XdpipeError):
@@ -99,6 +100,7 @@ class Chain:
         batch: what they work on.
         counts: uint64 of all stages; None: memory of its own.
         on_error: told (stage name, exception) the first time that a stage raises.
+        sets: what stages have as `sets`.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Chain:
         batch: Batch,
         counts: memoryview | None = None,
         on_error: Callable[[str, Exception], None] = tell_on_stderr,
+        sets: Mapping[str, StageSet] | None = None,
     ) -> None:
         self.infos = describe(stages)
         self.stages = tuple(stages)
@@ -123,6 +126,7 @@ class Chain:
             mine = self.counts[at : at + info.n_counts]
             at += info.n_counts
             stage.bind(mine)
+            stage.sets = sets or {}
             if isinstance(stage, NativeStage):
                 self.c_stages[i] = stage.entry[0]
                 self._states.append(stage.state)  # another chain may bind the stage anew

@@ -16,6 +16,7 @@ from xdpipe.chain import Chain
 from xdpipe.core._core import ffi, lib
 from xdpipe.errors import XdpipeError
 from xdpipe.filter import Filter
+from xdpipe.stage_sets import Remembered, stage_sets
 from xdpipe.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ def check(
         progress: told after each batch how many packets have been read.
 
     Returns:
-        What `xdpipe check --json` prints: packets, not_taken, verdicts, stages, link_type,
+        What `xdpipe check --json` prints: packets, not_taken, verdicts, stages, sets (how many
+        addresses stages added to each; nobody looks in them here), link_type,
         truncated (None, or where and why the file ended early).
     """
     if port is None:
@@ -106,7 +108,8 @@ def check(
             verdict: stack.enter_context(CaptureWriter(path))
             for verdict, path in (write or {}).items()
         }
-        chain = Chain(pipeline.stages, batches.batch)
+        remembered = Remembered()
+        chain = Chain(pipeline.stages, batches.batch, sets=stage_sets(pipeline.sets, remembered))
         for batch in batches:
             n_packets += len(batch)
             if taken is not None:
@@ -135,6 +138,7 @@ def check(
                 "INVALID": int(by_verdict.sum() - by_verdict[verdicts].sum()),
             },
             "default": pipeline.default.name,
+            "sets": remembered.counts(pipeline.sets),
             "stages": [
                 {**stage, "reports": [reports[stage["name"]]] if stage["name"] in reports else []}
                 for stage in stages

@@ -438,6 +438,64 @@ def _wait(condition: Callable[[], bool], timeout_s: float) -> bool:
     return True
 
 
+@main.command("set")
+@click.argument("name")
+@click.argument("set_name", metavar="SET")
+@click.argument("op", type=click.Choice(["list", "add", "del", "flush", "load"]))
+@click.argument("what", nargs=-1)
+@click.option("--ttl", "ttl_s", type=Finite(min=0, min_open=True),
+              help="Seconds until what is added is gone. Default: as declared.")  # fmt: skip
+@_json_option
+def set_(name: str, set_name: str, op: str, what: tuple[str, ...], ttl_s: float | None,
+         as_json: bool) -> None:  # fmt: skip
+    """Look at or change a SET of the running pipeline NAME (or that runs on the interface NAME).
+
+    list; add ADDRESS…; del ADDRESS…; flush (remove all); load FILE (addresses or prefixes, one a
+    line; - for stdin).
+    """
+    from xdpipe import set_command
+
+    runs = [
+        (run_dir, state) for run_dir, state in _runs()
+        if name in (state.name, *state.devs) and state.dev == state.devs[0]
+    ]  # fmt: skip
+    if len(runs) != 1:
+        raise XdpipeError(
+            f"{name}: several pipelines are called that; name the interface that it runs on"
+            if runs else f"{name}: no such pipeline runs; see: xdpipe status"
+        )  # fmt: skip
+    if op in ("add", "del", "load") and (not what or (op == "load" and len(what) > 1)):
+        raise XdpipeError(f"set {set_name} {op}: say what: an address, or for load a file")
+    if op == "load":
+        try:
+            with click.open_file(what[0]) as file:
+                entries = set_command.read_list(file, what[0])
+        except (OSError, UnicodeDecodeError) as error:
+            raise XdpipeError(f"{what[0]}: {error}") from error
+    else:
+        entries = set_command.read_list(what, op)
+    answer, found = set_command.ask(
+        runs[0][0], set_name, "add" if op == "load" else op, entries, ttl_s
+    )
+    shown = [
+        {"entry": set_command.show(entry), "left_s": None if left is None else round(left, 1)}
+        for entry, left in found
+    ]
+    if as_json:
+        print(json.dumps({"set": set_name, **answer, **({"list": shown} if op == "list" else {})}))
+    elif op == "list":
+        for each in shown:
+            left = "" if each["left_s"] is None else f"  {each['left_s']} s"
+            click.echo(f"{each['entry']}{left}")
+    else:
+        click.echo(", ".join(f"{key} {n:,}" for key, n in answer.items()))
+    if answer.get("added", 0) < answer.get("given", 0) and "added" in answer:
+        raise XdpipeError(
+            f"set {set_name} is full: {answer['given'] - answer['added']:,} found no room; "
+            "declare it with a larger capacity"
+        )
+
+
 @main.command()
 @click.option(
     "--duration",

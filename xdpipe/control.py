@@ -11,7 +11,8 @@ from xdpipe.errors import XdpipeError
 
 LONGEST = 1 << 20
 """Bytes of the longest message."""
-_MAX_FDS = 8
+_MAX_FDS = 4 + 3 * 8
+"""UMEM, page and two of a ring for sets; three for each port."""
 
 
 class ControlClosed(XdpipeError):

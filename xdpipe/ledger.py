@@ -28,7 +28,7 @@ class Ledger:
 
     Of a port, or of all.
 
-    seen = to_kernel + redirect_failed + redirected        counted by the XDP program
+    seen = to_kernel + set_dropped + redirect_failed + redirected   by the XDP program
     redirected = kernel_drops + received                   by the kernel, by the workers
     received = sum of verdicts                             by the workers
     TX + forwarded = sent + refused                        by the workers
@@ -38,6 +38,7 @@ class Ledger:
     Attributes:
         seen: packets that the program saw.
         to_kernel: packets that the program passed to the kernel, by reason.
+        set_dropped: packets that the program dropped, since an address was in a DropSet.
         redirect_failed: packets whose redirect failed because the socket was not bound there.
         redirected: packets handed to the sockets.
         kernel_drops: packets that the kernel dropped at the sockets, by XDP_STATISTICS counter.
@@ -52,6 +53,7 @@ class Ledger:
 
     seen: int
     to_kernel: Mapping[str, int]
+    set_dropped: int
     redirect_failed: int
     redirected: int
     kernel_drops: Mapping[str, int]
@@ -91,6 +93,7 @@ class Ledger:
         return cls(
             seen=program.seen,
             to_kernel=dict(program.to_kernel),
+            set_dropped=program.set_dropped,
             redirect_failed=program.redirect_failed,
             redirected=program.redirected - program.redirect_failed,
             kernel_drops=drops,
@@ -123,7 +126,7 @@ class Ledger:
         """Packets that stand nowhere, over all equations, of all ports; 0 when quiet."""
         to_kernel = sum(self.to_kernel.values())
         return (
-            abs(self.seen - to_kernel - self.redirect_failed - self.redirected)
+            abs(self.seen - to_kernel - self.set_dropped - self.redirect_failed - self.redirected)
             + abs(self.redirected - sum(self.kernel_drops.values()) - self.received)
             + abs(self.received - sum(self.verdicts.values()))
             + abs(self.verdicts["TX"] + self.forwarded - self.sent - sum(self.refused.values()))
@@ -140,6 +143,7 @@ class Ledger:
         return {
             "seen": self.seen,
             "to_kernel": dict(self.to_kernel),
+            "set_dropped": self.set_dropped,
             "redirect_failed": self.redirect_failed,
             "redirected": self.redirected,
             "kernel_drops": dict(self.kernel_drops),

@@ -20,6 +20,7 @@ from xdpipe.verdict import DROP, FORWARD, Verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from xdpipe.sets import KeySet
     from xdpipe.stage import Stage
     from xdpipe.stage_info import StageInfo
 
@@ -71,6 +72,11 @@ class Pipeline:
         object.__setattr__(self, "infos", describe(self.stages))
 
     @property
+    def sets(self) -> dict[str, KeySet]:
+        """The sets of all steerings by name; sets of one name are one set."""
+        return {name: each for steering in self.steerings for name, each in steering.sets.items()}
+
+    @property
     def wants_hints(self) -> bool:
         """Whether a stage requires what only the NIC knows, see xdpipe.batch.COLUMNS."""
         names = {name for stage in self.stages for name in stage.requires}
@@ -96,7 +102,15 @@ def _checked_steerings(given: object, ports: tuple[str, ...]) -> tuple[Steering,
         raise XdpipeError(
             f"steering={given!r}: a dict has one for each port: {', '.join(filter(None, ports))}"
         )
-    return tuple(_checked_steering(given[port]) for port in ports)
+    steerings = tuple(_checked_steering(given[port]) for port in ports)
+    sets: dict[str, KeySet] = {}
+    for steering in steerings:
+        for name, declared in steering.sets.items():
+            if sets.setdefault(name, declared) != declared:
+                raise XdpipeError(
+                    f"set {name}: one set, declared in two ways: {sets[name]} and {declared}"
+                )
+    return steerings
 
 
 def _checked_steering(given: object) -> Steering:

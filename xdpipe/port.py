@@ -15,9 +15,10 @@ from xdpipe.queue_socket import QueueSocket
 from xdpipe.rundir import RunDir
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import ExitStack
 
+    from xdpipe.bpf import Map
     from xdpipe.link import Link
     from xdpipe.run_options import RunOptions
     from xdpipe.steering import Steering
@@ -78,6 +79,7 @@ class Port:
         *,
         wants_hints: bool,
         passes: bool,
+        set_maps: Mapping[str, Map],
     ) -> None:
         """Load the program and attach it until the stack is closed; see xdpipe.attach.
 
@@ -88,7 +90,7 @@ class Port:
         self._needs_way_back = passes
         self.attached = attach(
             self.link, steering, self._options, tell, multi_buffer=geometry.multi_buffer,
-            wants_hints=wants_hints, passes=passes,
+            wants_hints=wants_hints, passes=passes, set_maps=set_maps,
         )  # fmt: skip
         stack.callback(self.attached.close)
         self.program = self.attached.program

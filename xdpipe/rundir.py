@@ -131,12 +131,23 @@ class RunDir:
 
     def ask(self, kind: str, timeout_s: float = 5.0) -> Any:
         """Ask the supervisor something and return its answer's body; None if it is gone."""
+        answer = self.talk(kind, None, (), timeout_s)
+        return None if answer is None else answer[1]
+
+    def talk(
+        self, kind: str, body: Any, fds: tuple[int, ...], timeout_s: float
+    ) -> tuple[str, Any, list[int]] | None:
+        """Ask the supervisor something and return its answer; None if it is gone.
+
+        Returns:
+            Kind and body, and descriptors, which are the caller's.
+        """
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
             try:
                 sock.connect(str(self.path / "control.sock"))
                 control = Control(sock)
-                control.send(kind)
-                return control.receive(timeout_s)[1]
+                control.send(kind, body, fds)
+                return control.receive(timeout_s)
             except (OSError, TimeoutError, XdpipeError):
                 return None
 

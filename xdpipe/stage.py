@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from xdpipe.core._core import ffi, lib
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from xdpipe.batch import Batch
+    from xdpipe.stage_sets import StageSet
 
 PACKETS: int = lib.XP_STAGE_PACKETS
 NS: int = lib.XP_STAGE_NS
@@ -34,6 +36,9 @@ class Stage(ABC):
     """Columns that this stage fills."""
     counters: ClassVar[tuple[str, ...]] = ()
     """Names of the stage's own counters."""
+
+    sets: Mapping[str, StageSet] = MappingProxyType({})
+    """The sets of addresses that the pipeline's steering has, by name; in a chain."""
 
     _counts: memoryview | None = None
 

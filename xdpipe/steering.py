@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from xdpipe import sets
 from xdpipe.errors import XdpipeError
 from xdpipe.guard import Guard, SshPeer
 from xdpipe.resources import program_source
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from xdpipe.bpf import Descriptor, Map
+    from xdpipe.bpf import Descriptor, Map, MapSpec
     from xdpipe.bpf_link import XdpLink
     from xdpipe.bpf_program import Program
+    from xdpipe.sets import KeySet
 
 __all__ = ["Guard", "SshPeer", "SteerCounters", "SteerProgram", "Steering"]
 
@@ -35,12 +36,18 @@ class Steering:
             (ARP, neighbour discovery, SSH and more, see bpf/steer.c), and what cannot be parsed.
             False, for what stands between two others, as a bridge does: only the SSH session that
             the pipeline is started from.
+        sets: sets of addresses that have a say after guard and filter, by name: DropSet, PassSet,
+            TakeSet. They are looked in in this order, and the first that has a packet's address
+            decides. Stages add to them (`self.sets[name].add(batch.src[mask])`), and so does
+            `xdpipe set`.
     """
 
     filter: str = ""
     guard: bool = True
+    sets: Mapping[str, KeySet] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        sets.check(self.sets)
         if not isinstance(self.filter, str):
             raise XdpipeError(
                 f"Steering({self.filter!r}): the filter is text, such as 'udp dst port 53'"
@@ -48,21 +55,26 @@ class Steering:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as what JSON can say."""
-        return dataclasses.asdict(self)
+        declared = {name: sets.to_dict(each) for name, each in self.sets.items()}
+        return {"filter": self.filter, "guard": self.guard, "sets": declared}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
         """Make it from what `to_dict` gave."""
-        return cls(**fields)
+        declared = {name: sets.from_dict(each) for name, each in fields["sets"].items()}
+        return cls(fields["filter"], fields["guard"], declared)
 
 
 @dataclass(frozen=True)
 class SteerCounters:
-    """What the program did with the packets so far; seen = sum(to_kernel) + redirected.
+    """What the program did with the packets so far.
+
+    seen = sum(to_kernel) + set_dropped + redirected
 
     Attributes:
         seen: packets.
         to_kernel: passed to the kernel, by reason.
+        set_dropped: dropped, since an address was in a set of those to drop.
         redirected: handed to a socket, as the program decided.
         redirect_failed: of those, lost since the socket was not bound, or to another queue.
         redirect_dropped: of those, lost at the socket, which counts them itself (XDP_STATISTICS).
@@ -72,6 +84,7 @@ class SteerCounters:
 
     seen: int
     to_kernel: dict[str, int]
+    set_dropped: int
     redirected: int
     redirect_failed: int
     redirect_dropped: int
@@ -96,6 +109,8 @@ class SteerProgram:
         guard: what the kernel keeps nevertheless; None: the filter alone decides.
         n_queues: of the interface.
         multi_buffer: packets may come in several buffers (XDP_HAS_FRAGS, Linux 5.18).
+        set_maps: the maps of the steering's sets, by the sets' names; another program may have the
+            same. Not owned.
         hints_of: number of the interface whose hints (bpf/hints.h) go along with each packet; the
             program can then be attached to that one only, and in native mode. 0: none.
 
@@ -114,6 +129,7 @@ class SteerProgram:
         n_queues: int,
         *,
         multi_buffer: bool = False,
+        set_maps: Mapping[str, Map] | None = None,
         hints_of: int = 0,
     ) -> None:
         # libpcap, bcc and pyroute2 are slow to import, and a worker needs none of them.
@@ -141,7 +157,11 @@ class SteerProgram:
         flags = XDP_HAS_FRAGS if multi_buffer else 0
         flags |= XDP_DEV_BOUND_ONLY if hints_of else 0
         try:
-            with Module(compiled(prologue + path.read_text(), path.parent)) as module:
+            given = {
+                set_map_name(number): (set_maps or {})[name]
+                for number, name in enumerate(steering.sets)
+            }
+            with Module(compiled(prologue + path.read_text(), path.parent), given) as module:
 
                 def take_map(name: str) -> Map:
                     self._owned.append(taken := module.map(name))
@@ -151,6 +171,9 @@ class SteerProgram:
                 self._counters = take_map("steer_counters")
                 self._errors = take_map("redirect_errors")
                 self._fields = module.fields("steer_counters")
+                self._set_names = tuple(steering.sets)
+                if steering.sets:
+                    self._set_hits = take_map("set_hits")
                 self._program: Program = module.load(
                     "steer", flags=flags, ifindex=hints_of,
                     kfuncs={_FIRST_KFUNC + number: number for number in kfuncs.values()},
@@ -210,11 +233,19 @@ class SteerProgram:
         return SteerCounters(
             seen=counts.pop("seen"),
             redirected=counts.pop("redirected"),
+            set_dropped=counts.pop("set_dropped"),
             to_kernel=counts,
             redirect_failed=failed,
             redirect_dropped=dropped,
             redirect_errors_known=self.redirect_errors_known,
         )
+
+    def set_hits(self) -> dict[str, int]:
+        """Return how many packets each set decided about, by its name."""
+        return {
+            name: self._sum(self._set_hits, number)[0]
+            for number, name in enumerate(self._set_names)
+        }
 
     def _sum(self, of: Map, key: int) -> list[int]:
         rows = [struct.unpack(f"={len(row) // 8}Q", row) for row in of.lookup_per_cpu(key)]
@@ -285,6 +316,8 @@ def _prologue(
             f"#define XP_SSH_PEERS4(X) {' '.join(peers[4])}",
             f"#define XP_SSH_PEERS6(X) {' '.join(peers[6])}",
         ]
+    if steering.sets:
+        lines += _sets_to_c(list(steering.sets.values()))
     if multi_buffer:
         lines.append("#define XP_FRAGS")
     if hints:
@@ -293,3 +326,58 @@ def _prologue(
             f"#define {_KFUNCS[name]} {_FIRST_KFUNC + number}" for name, number in kfuncs.items()
         ]
     return "\n".join(lines) + "\n"
+
+
+def set_map_name(number: int) -> str:
+    """Return what the map of a steering's set of that number is called in C."""
+    return f"set_{number}"
+
+
+def set_map_spec(number: int, declared: KeySet) -> MapSpec:
+    """Return how the map of a set is made, as C declares it."""
+    from xdpipe.bpf import BPF_F_NO_PREALLOC, MAP_TYPE_HASH, MAP_TYPE_LPM_TRIE, MapSpec
+
+    kind, key_size = (MAP_TYPE_LPM_TRIE, 20) if declared.prefixes else (MAP_TYPE_HASH, 16)
+    name = set_map_name(number)
+    return MapSpec(name, kind, key_size, 8, declared.capacity, BPF_F_NO_PREALLOC, ())
+
+
+def _sets_to_c(declared: list[KeySet]) -> list[str]:
+    """Return the maps of sets and the function that looks in them; see bpf/sets.h."""
+    lines = ['#include "sets.h"', "#define XP_SETS"]
+    look = []
+    for number, each in enumerate(declared):
+        name = set_map_name(number)
+        map_type, key = ("lpm_trie", "prefix") if each.prefixes else ("hash", "address")
+        at = f"&found.{each.match}" + ("" if each.prefixes else ".address")
+        lines.append(
+            f'BPF_F_TABLE("{map_type}", struct xp_{key}, u64, {name}, {each.capacity}, 1);'
+        )
+        says = f"return XP_SET_{each.kind.upper()};"
+        wanted = "matched"
+        if each.kind == "take":
+            says, wanted = "matched = XP_SET_TAKEN;", "!matched"
+        look += [
+            f"\tif ({wanted}) {{",
+            f"\t\tu64 *until = {name}.lookup({at});",
+            f"\t\tint number = {number};",
+            "\t\tif (until && (!*until || bpf_ktime_get_ns() < *until)) {",
+            "\t\t\tu64 *hits = set_hits.lookup(&number);",
+            "\t\t\tif (hits)",
+            "\t\t\t\t(*hits)++;",
+            f"\t\t\t{says}",
+            "\t\t}",
+            "\t}",
+        ]
+    lines += [
+        f"BPF_PERCPU_ARRAY(set_hits, u64, {len(declared)});",
+        "static __always_inline int xp_look_in_sets(void *data, void *data_end, int matched)",
+        "{",
+        "\tstruct xp_addresses found = {};",
+        "\tif (xp_find_addresses(data, data_end, &found))",
+        "\t\treturn matched;",
+        *look,
+        "\treturn matched;",
+        "}",
+    ]
+    return lines

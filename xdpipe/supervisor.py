@@ -20,6 +20,8 @@ from xdpipe.port import Port, zero_copy_everywhere
 from xdpipe.process import Process
 from xdpipe.run_options import RunOptions, choose_cores
 from xdpipe.rundir import State, network_namespace
+from xdpipe.set_keeper import SetKeeper, in_memory, read_all
+from xdpipe.set_ring import SetRing
 from xdpipe.stage_info import StageInfo
 from xdpipe.steering import Steering
 from xdpipe.umem import Geometry
@@ -71,6 +73,7 @@ class Supervisor:
         self._stack.callback(self._selector.close)
         self._ports: list[Port] = []
         self._handles: list[WorkerHandle] = []
+        self._sets: SetKeeper | None = None
         self._listener: socket.socket | None = None
         self.started_at = 0.0
         self.stop_asked = False
@@ -118,6 +121,10 @@ class Supervisor:
         for handle in self._handles:
             sockets = [port.socket(handle.queue) for port in self._ports]
             handle.open_sockets(sockets, self._geometry, self._infos)
+            if self._sets is not None:
+                handle.set_ring = ring = SetRing()
+                keys_came = partial(self._sets.take, ring)
+                self._selector.register(ring.event_fd, selectors.EVENT_READ, keys_came)
             handle.hand_over(adopt=False)
         for handle in self._handles:
             handle.expect("mapped", self._interrupted)
@@ -188,10 +195,15 @@ class Supervisor:
         self._ports = [given[name] for name in names]
         self._infos = tuple(StageInfo.from_dict(info) for info in hello["stages"])
         self.default = hello["default"]
-        for port, steering in zip(self._ports, hello["steering"], strict=True):
+        steerings = [Steering.from_dict(fields) for fields in hello["steering"]]
+        declared = {name: each for s in steerings for name, each in s.sets.items()}
+        if declared:
+            self._sets = SetKeeper(declared)
+            self._stack.callback(self._sets.close)
+        for port, steering in zip(self._ports, steerings, strict=True):
             port.attach(
-                Steering.from_dict(steering), self._geometry, self._tell, self._stack,
-                wants_hints=hello["hints"], passes=self.default == "PASS",
+                steering, self._geometry, self._tell, self._stack, wants_hints=hello["hints"],
+                passes=self.default == "PASS", set_maps=self._sets.maps if self._sets else {},
             )  # fmt: skip
 
     def _choose_mode(self) -> str:
@@ -255,6 +267,8 @@ class Supervisor:
         """
         for key, _ in self._selector.select(timeout_s):
             key.data()
+        if self._sets is not None:
+            self._sets.sweep()
         for handle in self._handles:
             if handle.state == "waiting":
                 self._try_hand_over(handle)
@@ -388,16 +402,33 @@ class Supervisor:
         connection, _ = self._listener.accept()
         control = Control(connection)
         try:
-            kind, _ = control.receive_plain(1.0)
+            kind, body, fds = control.receive(1.0)
             if kind == "stop":
                 self.stop_asked = True
                 control.send("stopping", {"pid": os.getpid()})
+            elif kind == "set":
+                self._answer_set(control, body, fds)
             else:
                 control.send("status", self.status(reports=True))
         except (XdpipeError, OSError):
             pass  # the one who asked is gone
         finally:
             control.close()
+
+    def _answer_set(self, control: Control, body: Any, fds: list[int]) -> None:
+        try:
+            data = b"".join(read_all(fd) for fd in fds)
+            if self._sets is None:
+                raise XdpipeError(f"{Path(self._options.file).name} declares no sets")
+            answer, entries = self._sets.answer(body, data)
+        except XdpipeError as error:
+            control.send("error", str(error))
+            return
+        told = in_memory(entries)
+        try:
+            control.send("set", answer, (told,))
+        finally:
+            os.close(told)
 
     # Tell
 
@@ -426,10 +457,17 @@ class Supervisor:
             "ports": [
                 port.status(ledger) for port, ledger in zip(self._ports, ledgers, strict=True)
             ],
+            "sets": self._sets_status(),
             "workers": [handle.status(first.attached.mode) for handle in self._handles],
             "stages": sum_stages(self._handles),
             "error": self.error or None,
         }
+
+    def _sets_status(self) -> list[dict[str, Any]]:
+        if self._sets is None:
+            return []
+        rings = [handle.set_ring for handle in self._handles if handle.set_ring is not None]
+        return self._sets.status([port.program for port in self._ports], rings)
 
     def _ask_reports(self) -> None:
         asked = [handle for handle in self._handles if handle.state == "serving"]

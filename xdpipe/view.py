@@ -141,6 +141,8 @@ def ledger_tree(ledger: Status) -> Tree:
     """Draw where every packet went, from the XDP program down to the wire."""
     tree = Tree(f"[bold]seen {ledger['seen']:,}[/bold]")
     _add(tree, "to the kernel", sum(ledger["to_kernel"].values()), ledger["to_kernel"])
+    if ledger["set_dropped"]:
+        _add(tree, "dropped by a set", ledger["set_dropped"])
     if ledger["redirect_failed"]:
         _add(tree, "redirect failed", ledger["redirect_failed"])
     redirected = _add(tree, "redirected", ledger["redirected"])
@@ -206,6 +208,25 @@ def ports_table(ports: list[Status]) -> Table:
     return table
 
 
+def sets_table(sets: list[Status]) -> Table:
+    """Draw a row for each set of addresses: what is in it, and what it decided."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    table.add_column("set")
+    table.add_column("kind")
+    for heading in ("entries", "packets", "added", "expired", "refused", "lost"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for each in sets:
+        names = ("entries", "packets", "added", "expired", "refused", "lost_on_the_way")
+        table.add_row(
+            each["name"], f"{each['kind']} {each['match']}", *(count(each[name]) for name in names)
+        )
+    return table
+
+
+def _sets(status: Status) -> list[RenderableType]:
+    return [sets_table(status["sets"])] if status["sets"] else []
+
+
 def _ports(status: Status) -> list[RenderableType]:
     return [ports_table(status["ports"])] if len(status["ports"]) > 1 else []
 
@@ -227,7 +248,7 @@ def live(now: Status, before: Status | None) -> RenderableType:
         f"seen {count(ledger['seen'])}   to the kernel {count(to_kernel)}   "
         f"taken {count(ledger['redirected'])}"
     )
-    tables = (workers_table(now, before), *_ports(now), stages_table(now["stages"]))
+    tables = (workers_table(now, before), *_ports(now), *_sets(now), stages_table(now["stages"]))
     return Group(head, *tables, line)
 
 
@@ -236,6 +257,7 @@ def final(status: Status) -> RenderableType:
     return Group(
         workers_table(status, None),
         *_ports(status),
+        *_sets(status),
         stages_table(status["stages"]),
         *reports(status["stages"]),
         ledger_tree(status["ledger"]),

@@ -25,6 +25,8 @@ from xdpipe.errors import XdpipeError
 from xdpipe.inject import WayBack
 from xdpipe.pipeline import Pipeline, load_pipeline
 from xdpipe.privilege import die_with_parent, drop_all, find_user, renounce
+from xdpipe.set_ring import SetRing
+from xdpipe.stage_sets import stage_sets
 from xdpipe.stages import Headers
 from xdpipe.umem import Umem
 from xdpipe.verdict import PASS
@@ -51,6 +53,7 @@ class Worker:
         umem: the frames.
         page: where to count.
         control: connection to the supervisor.
+        set_ring: for keys of the pipeline's sets; None: it has none.
         tx_checksums: for each port, whether NIC or kernel fill in checksums that are due.
         tx_times: they tell when packets leave.
     """
@@ -63,14 +66,16 @@ class Worker:
         umem: Umem,
         page: CountersPage,
         control: Control,
+        set_ring: SetRing | None,
         *,
         tx_checksums: Sequence[bool],
         tx_times: bool,
     ) -> None:
         self._control = control
-        self._keep = (ports, umem, page)
+        self._keep = (ports, umem, page, set_ring)
         self.batch = Batch(umem.memory, assignment.batch_size, pipeline.ports)
-        self.chain = Chain(pipeline.stages, self.batch, page.stage_counts, self._tell)
+        sets = stage_sets(pipeline.sets, set_ring) if set_ring is not None else {}
+        self.chain = Chain(pipeline.stages, self.batch, page.stage_counts, self._tell, sets)
         if tx_times:
             lib.xp_batch_tells_tx_times(self.batch.c)
         headers = ffi.NULL
@@ -242,6 +247,7 @@ def _work(control: Control, file: str, user: str) -> None:
     os.sched_setaffinity(0, {assignment.core})
     umem = Umem(assignment.geometry, umem_fd)
     page = CountersPage(pipeline.infos, len(assignment.ports), page_fd)
+    set_ring = SetRing(port_fds.pop(0), port_fds.pop(0)) if assignment.sets else None
     ports, pass_fds = [], []
     for assigned in assignment.ports:
         ports.append(Port(Xsk(port_fds.pop(0), assignment.geometry)))
@@ -253,7 +259,7 @@ def _work(control: Control, file: str, user: str) -> None:
     for port, assigned, own_fds in zip(ports, assignment.ports, pass_fds, strict=True):
         if own_fds:
             port.way_back = _way_back(own_fds, assigned.way_back, needed=pipeline.default == PASS)
-    worker = Worker(pipeline, assignment, ports, umem, page, control, **body)
+    worker = Worker(pipeline, assignment, ports, umem, page, control, set_ring, **body)
     control.send("ready")
     worker.serve()
 

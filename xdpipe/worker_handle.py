@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from xdpipe.queue_socket import QueueSocket
     from xdpipe.run_options import RunOptions
+    from xdpipe.set_ring import SetRing
     from xdpipe.stage_info import StageInfo
     from xdpipe.umem import Geometry
     from xdpipe.xsk import Xsk
@@ -53,6 +54,8 @@ class WorkerHandle:
         self._options = options
         self.sockets: tuple[QueueSocket, ...] = ()
         """One of each port."""
+        self.set_ring: SetRing | None = None
+        """By which the worker hands over keys of sets; None: there are no sets."""
         self.restarts = -1
         self.ready_at = 0.0
         self.state = "new"
@@ -219,11 +222,18 @@ class WorkerHandle:
         It answers `mapped`; once the sockets are bound and it was told so, `ready`.
         """
         options = self._options
-        fds = [self.umem.fd, self.page.fd, *(fd for socket in self.sockets for fd in socket.fds)]
+        ring = self.set_ring
+        ring_fds = () if ring is None else (ring.fd, ring.event_fd)
+        fds = [
+            self.umem.fd,
+            self.page.fd,
+            *ring_fds,
+            *(fd for socket in self.sockets for fd in socket.fds),
+        ]
         assignment = Assignment(
             self.queue, self.core, options.batch_size, options.spin_us, self.umem.geometry, adopt,
             options.need_wakeup, options.busy_poll,
-            any(socket.partial_checksums for socket in self.sockets),
+            any(socket.partial_checksums for socket in self.sockets), ring is not None,
             tuple(socket.assignment for socket in self.sockets),
         )  # fmt: skip
         self.control.send("serve", assignment.to_dict(), tuple(fds))
@@ -293,7 +303,7 @@ class WorkerHandle:
         self.kill()
         for socket in self.sockets:
             socket.close()
-        for name in ("umem", "page"):
+        for name in ("umem", "page", "set_ring"):
             owner = getattr(self, name, None)
             if owner is not None:
                 owner.close()

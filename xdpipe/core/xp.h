@@ -15,6 +15,7 @@
 #define XP_BLOCK (1u << 21)
 #define XP_CONTROL (-1)
 #define XP_PORTS_MAX 8 /* of a worker */
+#define XP_SET_RING 8192 /* keys on a worker's ring, a power of two */
 #define XP_TX_METADATA 24 /* bytes before a packet that goes out: struct xp_tx_metadata */
 
 enum xp_flag {
@@ -294,6 +295,19 @@ uint32_t xp_want_tx_times(struct xp_batch *b, const uint8_t *where, const uint64
 void xp_forget_tx_times(struct xp_batch *b);
 uint32_t xp_leaving(const struct xp_worker *w, const struct xp_port *out, uint32_t i);
 void xp_has_left(struct xp_worker *w, uint64_t addr);
+
+/* set_ring.c */
+struct xp_set_key {
+	uint32_t set;
+	uint32_t length; /* of the prefix; bits */
+	uint8_t address[16];
+};
+uint64_t xp_set_ring_bytes(void);
+uint64_t xp_set_recent_bytes(void);
+uint64_t xp_set_ring_lost(const void *memory);
+uint32_t xp_set_ring_put(void *memory, void *recent, uint32_t set, const uint8_t *addresses,
+			 uint32_t n, uint32_t length4, uint32_t length6);
+uint32_t xp_set_ring_take(void *memory, struct xp_set_key *keys, uint32_t n);
 
 /* capture.c */
 int xp_fill_from_capture(struct xp_batch *b, void *next_ex, void *handle);
