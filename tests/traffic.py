@@ -24,10 +24,49 @@ def numbered_flows(path: Path, n_packets: int, n_flows: int, dport: int, pad: in
 
     A flow is a source address in 10.2.0.0/16 and a source port; UDP checksums are 0 (none).
     """
-    size = len(ETH_IP_UDP) + 8 + 8 + pad
+    i = np.arange(n_packets)
+    flow = i % n_flows
+    sources = 10 << 24 | 2 << 16 | flow & 0xFFFF
+    payload = np.zeros((n_packets, 8 + pad), np.uint8)
+    payload[:, :4] = flow.astype(">u4").view(np.uint8).reshape(-1, 4)
+    payload[:, 4:8] = (i // n_flows).astype(">u4").view(np.uint8).reshape(-1, 4)
+    write_udp(path, sources, 1024 + flow % 50_000, dport, payload)
+
+
+def flood(path: Path, n_packets: int, n_steady: int, share: float, dport: int) -> None:
+    """Write a pcap of packets from sources that stay and from ones that are made up.
+
+    Args:
+        path: of the pcap.
+        n_packets: how many.
+        n_steady: sources that stay, in 10.3.0.0/16.
+        share: of the packets that are theirs, 0 to 1.
+        dport: that all go to.
+    """
+    rng = np.random.default_rng(1)
+    steady = 10 << 24 | 3 << 16 | rng.integers(1, n_steady + 1, n_packets)
+    made_up = rng.integers(11 << 24, 200 << 24, n_packets)
+    sources = np.where(rng.random(n_packets) < share, steady, made_up)
+    ports = rng.integers(1024, 65536, n_packets)
+    write_udp(path, sources, ports, dport, np.zeros((n_packets, 18), np.uint8))
+
+
+def write_udp(
+    path: Path, sources: np.ndarray, sports: np.ndarray, dport: int, payload: np.ndarray
+) -> None:
+    """Write a pcap of IPv4 packets to 10.1.0.1, a microsecond apart; UDP checksums are 0 (none).
+
+    Args:
+        path: of the pcap.
+        sources: their addresses, as numbers.
+        sports: their source ports.
+        dport: their destination port.
+        payload: uint8[n, size].
+    """
+    n_packets, n_payload = payload.shape
+    size = len(ETH_IP_UDP) + 8 + n_payload
     rows = np.zeros((n_packets, 16 + size), np.uint8)
     i = np.arange(n_packets)
-    flow = (i % n_flows).astype(">u4")
     header = np.zeros((n_packets, 4), "<u4")
     header[:, 0] = 1_700_000_000 + i // 1_000_000
     header[:, 1] = i % 1_000_000
@@ -36,14 +75,12 @@ def numbered_flows(path: Path, n_packets: int, n_flows: int, dport: int, pad: in
     packet = rows[:, 16:]
     packet[:, :34] = np.frombuffer(ETH_IP_UDP, np.uint8)
     packet[:, 16:18] = np.frombuffer(struct.pack(">H", size - 14), np.uint8)
-    packet[:, 26:28] = (10, 2)
-    packet[:, 28:30] = flow.view(np.uint8).reshape(-1, 4)[:, 2:]
+    packet[:, 26:30] = sources.astype(">u4").view(np.uint8).reshape(-1, 4)
     packet[:, 24:26] = checksum16(packet[:, 14:34]).view(np.uint8).reshape(-1, 2)
-    ports = np.stack([1024 + flow % 50_000, np.full(n_packets, dport)], axis=1).astype(">u2")
+    ports = np.stack([sports, np.full(n_packets, dport)], axis=1).astype(">u2")
     packet[:, 34:38] = ports.view(np.uint8).reshape(-1, 4)
     packet[:, 38:40] = np.frombuffer(struct.pack(">H", size - 34), np.uint8)
-    packet[:, 42:46] = flow.view(np.uint8).reshape(-1, 4)
-    packet[:, 46:50] = (i // n_flows).astype(">u4").view(np.uint8).reshape(-1, 4)
+    packet[:, 42:] = payload
     with path.open("wb") as file:
         file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
         file.write(rows.tobytes())
