@@ -22,23 +22,30 @@ class RunningPipeline:
     """A pipeline that was started; it need not be ready yet."""
 
     def __init__(
-        self, namespace: Namespace, chain: str, dev: str = "h0", mode: str = "auto"
+        self,
+        namespace: Namespace,
+        chain: str | Path,
+        devs: tuple[str, ...] = ("h0",),
+        mode: str = "auto",
     ) -> None:
         """Start.
 
         Args:
-            namespace: that `dev` lies in.
-            chain: a file of bench/pipelines.
-            dev: interface.
+            namespace: that the interfaces lie in.
+            chain: a file of bench/pipelines, or a path.
+            devs: the interfaces, as `xdpipe run --dev` takes them.
             mode: `auto`, `zerocopy` or `copy`.
         """
         self._popen: subprocess.Popen[str] = namespace.popen(
-            [sys.executable, "-P", "-m", "xdpipe.cli", "run", str(PIPELINES / f"{chain}.py"),
-             "--dev", dev, "--cores", "1", "--mode", mode, "--json"],
+            [sys.executable, "-P", "-m", "xdpipe.cli", "run",
+             str(chain if isinstance(chain, Path) else PIPELINES / f"{chain}.py"),
+             *(word for dev in devs for word in ("--dev", dev)),
+             "--cores", "1", "--mode", mode, "--json"],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         with namespace:
-            self._run_dir = RunDir.of(ifindex=Link.find(dev).index)
+            first = devs[0].rpartition("=")[2]
+            self._run_dir = RunDir.of(ifindex=Link.find(first).index)
 
     def status(self) -> dict[str, Any] | None:
         """Return its live status; None while it starts."""

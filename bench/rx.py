@@ -23,7 +23,7 @@ CHAINS = {"empty": "≥ 1.0", "headers": "≥ 0.97", "array": "≥ 0.85"}
 
 def measure_testpmd(seconds: float) -> dict[str, float]:
     wire = Wire()
-    with Testpmd(wire.host, "h0") as testpmd:
+    with Testpmd(wire.host) as testpmd:
         before, waited_before = testpmd.received(), harness.waited(testpmd.pid)
         sent = wire.generate(seconds)
         waited = harness.waited(testpmd.pid) - waited_before

@@ -38,19 +38,24 @@ class Testpmd:
     was the limit in all of them.
     """
 
-    def __init__(self, namespace: Namespace, dev: str, mode: str = "rxonly") -> None:
+    def __init__(
+        self, namespace: Namespace, devs: tuple[str, ...] = ("h0",), mode: str = "rxonly"
+    ) -> None:
         """Start.
 
         Args:
-            namespace: that `dev` lies in.
-            dev: interface.
+            namespace: that the interfaces lie in.
+            devs: one interface, or two between which packets go.
             mode: `rxonly`, `io` or `macswap`.
         """
+        vdevs = " ".join(
+            f"--vdev=net_af_xdp{number},iface={dev},start_queue=0,queue_count=1,busy_budget=0"
+            for number, dev in enumerate(devs)
+        )
         command = (
             "mount -t hugetlbfs none /dev/hugepages && "
             "exec stdbuf -oL dpdk-testpmd -l 0,1 --main-lcore 0 "
-            f"--no-pci --in-memory --vdev=net_af_xdp0,iface={dev},start_queue=0,queue_count=1"
-            ",busy_budget=0 "
+            f"--no-pci --in-memory {vdevs} "
             f"-- --interactive --forward-mode={mode} --nb-cores=1 --rxq=1 --txq=1 --burst=64 "
             "--rxd=2048 --txd=2048 --total-num-mbufs=16384 --no-flush-rx "
             "--record-core-cycles"

@@ -6,6 +6,7 @@ of the receiving stack is in the figure. What is sent back is counted where it a
 generator's end, of which the sender's core does the work as well: as it came (testpmd's io), and
 with its addresses swapped (testpmd's macswap swaps those of Ethernet; xdpipe parses the headers and
 swaps those of IP and the ports as well, so what comes back is another flow to that end's stack).
+FORWARD sends it out of another port, to a third namespace, as testpmd's io does with two ports.
 """
 
 import socket
@@ -42,15 +43,19 @@ def measure_pass(seconds: float) -> dict[str, float]:
     }
 
 
-def measure_tx(chain: str, seconds: float) -> dict[str, float]:
-    wire = Wire()
-    running = RunningPipeline(wire.host, chain)
+def measure_sent(chain: str, seconds: float) -> dict[str, float]:
+    """By TX back to where it came from or, with `cross`, by FORWARD to the far end."""
+    crossing = chain == "cross"
+    end = "f0" if crossing else "c0"
+    wire = Wire(crossing=crossing)
+    devs = ("near=h0", "far=h1") if crossing else ("h0",)
+    running = RunningPipeline(wire.host, chain, devs)
     pid = running.wait_ready()["workers"][0]["pid"]
-    before, waited_before = wire.arrived(), harness.waited(pid)
+    before, waited_before = wire.arrived(end), harness.waited(pid)
     sent = wire.generate(seconds)
     waited = harness.waited(pid) - waited_before
     final = running.end()
-    arrived = wire.arrived() - before
+    arrived = wire.arrived(end) - before
     wire.close()
     if final["ledger"]["residual"]:
         harness.fail(f"residual {final['ledger']['residual']}")
@@ -60,13 +65,14 @@ def measure_tx(chain: str, seconds: float) -> dict[str, float]:
     }
 
 
-def measure_testpmd(mode: str, seconds: float) -> dict[str, float]:
-    wire = Wire()
-    with Testpmd(wire.host, "h0", mode) as testpmd:
-        before, waited_before = wire.arrived(), harness.waited(testpmd.pid)
+def measure_testpmd(mode: str, seconds: float, *, crossing: bool = False) -> dict[str, float]:
+    wire = Wire(crossing=crossing)
+    end = "f0" if crossing else "c0"
+    with Testpmd(wire.host, ("h0", "h1") if crossing else ("h0",), mode) as testpmd:
+        before, waited_before = wire.arrived(end), harness.waited(testpmd.pid)
         sent = wire.generate(seconds)
         waited = harness.waited(testpmd.pid) - waited_before
-    arrived = wire.arrived() - before
+    arrived = wire.arrived(end) - before
     wire.close()
     return {
         "pps": arrived / sent["seconds"],
@@ -78,8 +84,11 @@ def main() -> None:
     given = harness.options(__doc__.splitlines()[0])
     contestants: dict[str, harness.Measure] = {"pass": lambda: measure_pass(given.seconds)}
     for chain, mode in PEERS.items():
-        contestants[chain] = lambda chain=chain: measure_tx(chain, given.seconds)
+        contestants[chain] = lambda chain=chain: measure_sent(chain, given.seconds)
         contestants[f"testpmd {mode}"] = lambda mode=mode: measure_testpmd(mode, given.seconds)
+    contestants["cross"] = lambda: measure_sent("cross", given.seconds)
+    crossing = "testpmd io, two ports"
+    contestants[crossing] = lambda: measure_testpmd("io", given.seconds, crossing=True)
     with hugepages():
         results = harness.alternate(contestants, given.rounds, harness.Console(stderr=True))
     rows = [
@@ -91,6 +100,10 @@ def main() -> None:
                 harness.series(results[f"testpmd {mode}"], "pps"), "≥ 1.0",
             )
             for chain, mode in PEERS.items()
+        ),
+        harness.compare(
+            "forward", "pkt/s", harness.series(results["cross"], "pps"), crossing,
+            harness.series(results[crossing], "pps"), "≥ 1.0",
         ),
     ]  # fmt: skip
     facts = {"driver": "veth", "mode": "copy, native XDP", "packet": "60 bytes", "queues": "1"}

@@ -11,19 +11,29 @@ HERE = Path(__file__).resolve().parent
 
 
 class Wire:
-    """Two namespaces and a veth pair with one queue, made anew for each measurement."""
+    """Two namespaces and a veth pair with one queue, made anew for each measurement.
 
-    def __init__(self) -> None:
-        self.host, self.client = Namespace(), Namespace()
+    Args:
+        crossing: a third namespace, `far`, with a pair from the host's `h1` to its `f0`.
+    """
+
+    def __init__(self, *, crossing: bool = False) -> None:
+        self.host, self.client, self.far = Namespace(), Namespace(), Namespace()
         veth_pair(
             VethEnd("h0", self.host, mac="02:00:00:00:00:01"),
             VethEnd("c0", self.client, mac="02:00:00:00:00:02"),
             n_queues=1,
         )
+        self._ends = {"c0": self.client}
+        if crossing:
+            veth_pair(VethEnd("h1", self.host), VethEnd("f0", self.far), n_queues=1)
+            self._ends["f0"] = self.far
 
-    def arrived(self) -> int:
-        """Return how many packets have come back to the generator's end."""
-        shown = self.client.run(["ip", "-json", "-s", "link", "show", "c0"], stdout=subprocess.PIPE)
+    def arrived(self, end: str = "c0") -> int:
+        """Return how many packets have come to an end: back to the generator's, or to `f0`."""
+        shown = self._ends[end].run(
+            ["ip", "-json", "-s", "link", "show", end], stdout=subprocess.PIPE
+        )
         return int(json.loads(shown.stdout)[0]["stats64"]["rx"]["packets"])
 
     def generate(self, seconds: float) -> dict[str, float]:
@@ -37,5 +47,5 @@ class Wire:
         return sent
 
     def close(self) -> None:
-        self.host.close()
-        self.client.close()
+        for namespace in (self.host, self.client, self.far):
+            namespace.close()

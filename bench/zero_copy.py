@@ -122,7 +122,7 @@ class Nic:
         return figures
 
     def received_by_testpmd(self, seconds: float) -> dict[str, float]:
-        with Testpmd(self.host, "h0") as testpmd:
+        with Testpmd(self.host) as testpmd:
             self.settle()
             figures, before = {}, testpmd.received()
             for size in SIZES:

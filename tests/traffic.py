@@ -33,7 +33,9 @@ def numbered_flows(path: Path, n_packets: int, n_flows: int, dport: int, pad: in
     write_udp(path, sources, 1024 + flow % 50_000, dport, payload)
 
 
-def flood(path: Path, n_packets: int, n_steady: int, share: float, dport: int) -> None:
+def flood(
+    path: Path, n_packets: int, n_steady: int, share: float, dport: int, payload: bytes = bytes(18)
+) -> None:
     """Write a pcap of packets from sources that stay and from ones that are made up.
 
     Args:
@@ -42,13 +44,15 @@ def flood(path: Path, n_packets: int, n_steady: int, share: float, dport: int) -
         n_steady: sources that stay, in 10.3.0.0/16.
         share: of the packets that are theirs, 0 to 1.
         dport: that all go to.
+        payload: of each.
     """
     rng = np.random.default_rng(1)
     steady = 10 << 24 | 3 << 16 | rng.integers(1, n_steady + 1, n_packets)
     made_up = rng.integers(11 << 24, 200 << 24, n_packets)
     sources = np.where(rng.random(n_packets) < share, steady, made_up)
     ports = rng.integers(1024, 65536, n_packets)
-    write_udp(path, sources, ports, dport, np.zeros((n_packets, 18), np.uint8))
+    same = np.tile(np.frombuffer(payload, np.uint8), (n_packets, 1))
+    write_udp(path, sources, ports, dport, same)
 
 
 def write_udp(

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
-import signal
 import sys
 import time
 from contextlib import redirect_stdout
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.console import Console
 
-from xdpipe import __version__, view
+from xdpipe import __version__, cli_runs, view
+from xdpipe.cli_options import Finite, Ranges, json_option
 from xdpipe.errors import XdpipeError
-from xdpipe.ranges import parse_ranges
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from xdpipe.rundir import RunDir, State
 
 _TICK_S = 0.25
 
@@ -51,39 +43,6 @@ class _Group(click.Group):
         except XdpipeError as error:
             click.echo(f"xdpipe: {' '.join(str(error).split())}", err=True)
             ctx.exit(1)
-
-
-class Ranges(click.ParamType[list[int]]):
-    """Numbers such as 0-3,6."""
-
-    name = "ranges"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> list[int]:
-        """Return the numbers, or fail with what is wrong."""
-        if isinstance(value, list):
-            return value
-        try:
-            return parse_ranges(value)
-        except XdpipeError as error:
-            self.fail(str(error), param, ctx)
-
-
-class Finite(click.FloatRange):
-    """A number in a range that is neither infinite nor none."""
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the number, or fail."""
-        number: float = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a number to count with.", param, ctx)
-        return number
-
-
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -161,7 +120,7 @@ def main() -> None:
     is_flag=True,
     help="Let the filter take ARP, neighbour discovery, SSH and the like, too.",
 )
-@_json_option
+@json_option
 def run(file: str, devs: tuple[str, ...], queues: list[int] | None, cores: list[int] | None,
         mode: str, attach: str, duration: float | None, batch_size: int, spin_us: int, user: str,
         watchdog_s: float, busy_poll: bool, need_wakeup: bool, frame_size: int | None,
@@ -225,7 +184,7 @@ def _devs_by_port(devs: tuple[str, ...]) -> dict[str, str]:
     show_default=True,
     help="Packets in a batch at the most.",
 )
-@_json_option
+@json_option
 def check(file: str, capture: str, writes: tuple[str, ...], steer: bool, port: str | None,
           batch_size: int, as_json: bool) -> None:  # fmt: skip
     """Run the pipeline of FILE over a capture; needs no NIC and no root."""
@@ -289,7 +248,7 @@ def check(file: str, capture: str, writes: tuple[str, ...], steer: bool, port: s
     show_default=True,
     help="What to ask of the driver.",
 )
-@_json_option
+@json_option
 def replay(capture: str, dev: str, pps: float | None, loops: int, queues: list[int], mode: str,
            as_json: bool) -> None:  # fmt: skip
     """Put the packets of CAPTURE on a link, through AF_XDP."""
@@ -325,177 +284,6 @@ def replay(capture: str, dev: str, pps: float | None, loops: int, queues: list[i
         console.print("interrupted before the end")
 
 
-def _runs() -> list[tuple[RunDir, State]]:
-    from xdpipe.rundir import RunDir
-
-    found = []
-    for run_dir in RunDir.all():
-        state = run_dir.read()
-        if state is not None:
-            found.append((run_dir, state))
-    return found
-
-
-@main.command()
-@_json_option
-def status(as_json: bool) -> None:
-    """Show the pipelines that run on this machine, and remains of ones that died."""
-    from xdpipe.rundir import network_namespace
-
-    result = []
-    for run_dir, state in _runs():
-        if state.dev != state.devs[0]:
-            continue  # told with its first interface
-        entry: dict[str, Any] = {
-            "name": state.name,
-            "dev": state.dev,
-            "devs": list(state.devs),
-            "here": state.netns == network_namespace(),
-            "supervisor": asdict(state.supervisor),
-            "state": "running" if state.supervisor.alive else "dead",
-        }
-        entry["workers_alive"] = [worker.pid for worker in state.workers if worker.alive]
-        if state.supervisor.alive:
-            answer = run_dir.ask("status")
-            if answer is None:
-                entry["state"] = "starting"
-            else:
-                entry["status"] = answer
-        result.append(entry)
-    if as_json:
-        print(json.dumps({"pipelines": result}))
-        return
-    console = Console(highlight=False)
-    if not result:
-        console.print("no pipeline runs")
-    for entry in result:
-        elsewhere = "" if entry["here"] else ", in another network namespace"
-        console.print(
-            f"[bold]{entry['name']}[/bold] on {', '.join(entry['devs'])}{elsewhere}: "
-            f"{entry['state']}, "
-            f"supervisor pid {entry['supervisor']['pid']}"
-        )
-        if entry["state"] == "dead":
-            console.print(
-                f"  its supervisor was killed; the kernel detached its program. "
-                f"Clear up with: xdpipe down {entry['dev']}"
-            )
-        elif "status" in entry:
-            console.print(view.final(entry["status"]))
-
-
-@main.command()
-@click.argument("dev")
-@_json_option
-def down(dev: str, as_json: bool) -> None:
-    """End the pipeline on DEV, or clear up after one that was killed."""
-    from xdpipe.busy_poll import put_back
-    from xdpipe.rundir import network_namespace
-
-    here = [(d, s) for d, s in _runs() if s.netns == network_namespace()]
-    named = [state for _, state in here if state.dev == dev]
-    if not named:
-        others = sorted({state.dev for _, state in here})
-        where = f"; pipelines run on: {', '.join(others)}" if others else ""
-        raise XdpipeError(f"{dev}: no pipeline of xdpipe there{where}")
-    for state in named:
-        # of all its interfaces; the first one's directory is where it answers
-        runs = [(d, s) for d, s in here if s.supervisor == state.supervisor]
-        runs.sort(key=lambda run: state.devs.index(run[1].dev))
-        was = "running" if state.supervisor.alive else "dead"
-        if state.supervisor.alive:
-            _end_supervisor(runs[0][0], state)
-        for worker in state.workers:  # they die with the supervisor; should one be left, now
-            worker.signal(signal.SIGKILL)
-        for run_dir, _ in runs:
-            put_back(run_dir.path)
-            run_dir.remove()
-        devs = ", ".join(state.devs)
-        if as_json:
-            told = {"dev": dev, "devs": list(state.devs), "name": state.name, "was": was}
-            print(json.dumps(told))
-        elif was == "running":
-            click.echo(f"{state.name} on {devs}: ended")
-        else:
-            click.echo(f"{state.name} on {devs}: its supervisor was dead already; cleared up")
-
-
-def _end_supervisor(run_dir: RunDir, state: State) -> None:
-    if run_dir.ask("stop") is None:
-        state.supervisor.signal(signal.SIGTERM)
-    if not _wait(lambda: not state.supervisor.alive, 15.0):
-        state.supervisor.signal(signal.SIGKILL)
-        if not _wait(lambda: not state.supervisor.alive, 5.0):
-            raise XdpipeError(f"{state.dev}: pid {state.supervisor.pid} does not end")
-
-
-def _wait(condition: Callable[[], bool], timeout_s: float) -> bool:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-@main.command("set")
-@click.argument("name")
-@click.argument("set_name", metavar="SET")
-@click.argument("op", type=click.Choice(["list", "add", "del", "flush", "load"]))
-@click.argument("what", nargs=-1)
-@click.option("--ttl", "ttl_s", type=Finite(min=0, min_open=True),
-              help="Seconds until what is added is gone. Default: as declared.")  # fmt: skip
-@_json_option
-def set_(name: str, set_name: str, op: str, what: tuple[str, ...], ttl_s: float | None,
-         as_json: bool) -> None:  # fmt: skip
-    """Look at or change a SET of the running pipeline NAME (or that runs on the interface NAME).
-
-    list; add ADDRESS…; del ADDRESS…; flush (remove all); load FILE (addresses or prefixes, one a
-    line; - for stdin).
-    """
-    from xdpipe import set_command
-
-    runs = [
-        (run_dir, state) for run_dir, state in _runs()
-        if name in (state.name, *state.devs) and state.dev == state.devs[0]
-    ]  # fmt: skip
-    if len(runs) != 1:
-        raise XdpipeError(
-            f"{name}: several pipelines are called that; name the interface that it runs on"
-            if runs else f"{name}: no such pipeline runs; see: xdpipe status"
-        )  # fmt: skip
-    if op in ("add", "del", "load") and (not what or (op == "load" and len(what) > 1)):
-        raise XdpipeError(f"set {set_name} {op}: say what: an address, or for load a file")
-    if op == "load":
-        try:
-            with click.open_file(what[0]) as file:
-                entries = set_command.read_list(file, what[0])
-        except (OSError, UnicodeDecodeError) as error:
-            raise XdpipeError(f"{what[0]}: {error}") from error
-    else:
-        entries = set_command.read_list(what, op)
-    answer, found = set_command.ask(
-        runs[0][0], set_name, "add" if op == "load" else op, entries, ttl_s
-    )
-    shown = [
-        {"entry": set_command.show(entry), "left_s": None if left is None else round(left, 1)}
-        for entry, left in found
-    ]
-    if as_json:
-        print(json.dumps({"set": set_name, **answer, **({"list": shown} if op == "list" else {})}))
-    elif op == "list":
-        for each in shown:
-            left = "" if each["left_s"] is None else f"  {each['left_s']} s"
-            click.echo(f"{each['entry']}{left}")
-    else:
-        click.echo(", ".join(f"{key} {n:,}" for key, n in answer.items()))
-    if answer.get("added", 0) < answer.get("given", 0) and "added" in answer:
-        raise XdpipeError(
-            f"set {set_name} is full: {answer['given'] - answer['added']:,} found no room; "
-            "declare it with a larger capacity"
-        )
-
-
 @main.command()
 @click.option(
     "--duration",
@@ -504,7 +292,7 @@ def set_(name: str, set_name: str, op: str, what: tuple[str, ...], ttl_s: float 
     show_default=True,
     help="Seconds of traffic.",
 )
-@_json_option
+@json_option
 def demo(duration: float, as_json: bool) -> None:
     """Guard a name server against abuse, in private network namespaces; needs root."""
     from xdpipe.demo import run_demo
@@ -513,6 +301,10 @@ def demo(duration: float, as_json: bool) -> None:
     result = run_demo(duration, console, show=not as_json)
     if as_json:
         print(json.dumps(result))
+
+
+for _command in (cli_runs.status, cli_runs.down, cli_runs.set_):
+    main.add_command(_command)
 
 
 if __name__ == "__main__":

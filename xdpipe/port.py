@@ -152,10 +152,3 @@ class Port:
             "hints": self.attached.hints,
             **ledger.port_to_dict(),
         }
-
-
-def zero_copy_everywhere(ports: Sequence[Port]) -> bool:
-    """Whether the drivers of all ports say that they have zero copy (Linux 6.3)."""
-    from xdpipe.netdev import has_zero_copy
-
-    return all(has_zero_copy(port.link) for port in ports)

@@ -7,7 +7,6 @@ import selectors
 import socket
 import time
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -15,16 +14,11 @@ from typing import TYPE_CHECKING, Any, Self
 from xdpipe.control import Control, ControlClosed
 from xdpipe.errors import XdpipeError
 from xdpipe.ledger import Ledger
-from xdpipe.link import Link
-from xdpipe.port import Port, zero_copy_everywhere
-from xdpipe.process import Process
-from xdpipe.run_options import RunOptions, choose_cores
-from xdpipe.rundir import State, network_namespace
+from xdpipe.ports import Ports
 from xdpipe.set_keeper import SetKeeper, in_memory, read_all
 from xdpipe.set_ring import SetRing
 from xdpipe.stage_info import StageInfo
 from xdpipe.steering import Steering
-from xdpipe.umem import Geometry
 from xdpipe.worker_handle import WorkerHandle, sum_stages
 from xdpipe.xsk import QueueBusy
 
@@ -33,6 +27,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from xdpipe.link_watch import LinkWatch
+    from xdpipe.port import Port
+    from xdpipe.run_options import RunOptions
 
 CARRIER_TIMEOUT_S = 10.0
 """How long a NIC may take to have its carrier back after it was set up for AF_XDP."""
@@ -71,7 +67,6 @@ class Supervisor:
         self._stack = ExitStack()
         self._selector = selectors.DefaultSelector()
         self._stack.callback(self._selector.close)
-        self._ports: list[Port] = []
         self._handles: list[WorkerHandle] = []
         self._sets: SetKeeper | None = None
         self._listener: socket.socket | None = None
@@ -100,15 +95,11 @@ class Supervisor:
         Raises:
             XdpipeError: it cannot run like that; nothing is left attached.
         """
-        for name, dev in self._options.devs.items():
-            link = Link.find(dev)
-            link.require_up()
-            self._ports.append(Port(name, link, self._options))
-        self._complete()
-        self._geometry = self._choose_geometry()
-        for port in self._ports:
-            port.claim(self._stack)
-        self._write_state()
+        self._ports = Ports(self._options)
+        self._options = self._ports.complete(self._options)
+        self._geometry = self._ports.geometry(self._options)
+        self._ports.claim(self._stack)
+        self._ports.write_state(self._options.file, self._handles)
         self._leave_cores()
         for queue, core in zip(self._options.queues, self._options.cores, strict=True):
             handle = WorkerHandle(queue, core, self._options)
@@ -117,7 +108,7 @@ class Supervisor:
             handle.spawn()
         hellos = [handle.expect("hello", self._interrupted) for handle in self._handles]
         self._learn(hellos[0])
-        self._mode = self._choose_mode()
+        self._mode = self._ports.bind_mode(self._options.mode)
         for handle in self._handles:
             sockets = [port.socket(handle.queue) for port in self._ports]
             handle.open_sockets(sockets, self._geometry, self._infos)
@@ -141,43 +132,10 @@ class Supervisor:
             self._watch(handle)
             self._take(handle)
         self.started_at = time.monotonic()
-        self._write_state()
-        self._listener = self._ports[0].run_dir.listen()
+        self._ports.write_state(self._options.file, self._handles)
+        self._listener = self._ports.first.run_dir.listen()
         self._stack.callback(self._listener.close)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-
-    def _complete(self) -> None:
-        """Choose queues and cores where none are named, and check those that are."""
-        options = self._options
-        links = [port.link for port in self._ports]
-        queues = options.queues or tuple(links[0].queues)
-        for link in links:
-            if not options.queues and link.queues != links[0].queues:
-                raise XdpipeError(
-                    f"{links[0].name} has {links[0].n_rx_queues} queues and {link.name} "
-                    f"{link.n_rx_queues}; give them as many (ethtool -L DEV combined N), or say "
-                    "which are to be served: --queues"
-                )
-            link.check_queues(queues)
-        allowed = sorted(os.sched_getaffinity(0))
-        cores = options.cores or choose_cores(len(queues), allowed)
-        if len(cores) != len(queues):
-            raise XdpipeError(
-                f"{len(queues)} queues and {len(cores)} cores: name a core for each queue"
-            )
-        self._options = replace(options, queues=queues, cores=cores)
-
-    def _choose_geometry(self) -> Geometry:
-        """Return frames that hold what comes by any port, and as many for each as for one."""
-        options = self._options
-        found = [
-            Geometry.for_link(
-                port.link, options.frame_size, huge_pages=options.huge_pages, multi_buffer=True
-            )
-            for port in self._ports
-        ]
-        largest = max(found, key=lambda each: (each.multi_buffer, each.frame_size))
-        return largest.for_ports(len(found))
 
     def _learn(self, hello: Any) -> None:
         """Take in what the pipeline's file declares, and attach the programs that it wants.
@@ -185,14 +143,7 @@ class Supervisor:
         Raises:
             XdpipeError: it has other ports than there are interfaces for.
         """
-        names: list[str] = hello["ports"]
-        given = {port.name: port for port in self._ports}
-        if sorted(names) != sorted(given):
-            options = " ".join(f"--dev {name}=DEV" if name else "--dev DEV" for name in names)
-            raise XdpipeError(
-                f"{self._options.file}: say of each of its ports which interface it is: {options}"
-            )
-        self._ports = [given[name] for name in names]
+        self._ports.order(hello["ports"], self._options.file)
         self._infos = tuple(StageInfo.from_dict(info) for info in hello["stages"])
         self.default = hello["default"]
         steerings = [Steering.from_dict(fields) for fields in hello["steering"]]
@@ -206,15 +157,6 @@ class Supervisor:
                 passes=self.default == "PASS", set_maps=self._sets.maps if self._sets else {},
             )  # fmt: skip
 
-    def _choose_mode(self) -> str:
-        """Return what to ask of bind: the first port's socket decides for those of the others."""
-        modes = [port.attached.bind_mode(self._options.mode) for port in self._ports]
-        if "copy" in modes:
-            return "copy"
-        if modes[0] == "auto" and len(modes) > 1:
-            return "zerocopy" if zero_copy_everywhere(self._ports) else "copy"
-        return modes[0]
-
     def _leave_cores(self) -> None:
         """Stay off the workers' cores ourselves, as far as there are others."""
         allowed = os.sched_getaffinity(0)
@@ -223,22 +165,6 @@ class Supervisor:
             os.sched_setaffinity(0, others)
             self._stack.callback(os.sched_setaffinity, 0, allowed)
 
-    def _write_state(self) -> None:
-        path = Path(self._options.file)
-        for port in self._ports:
-            port.run_dir.write(
-                State(
-                    name=path.stem,
-                    file=str(path.resolve()),
-                    dev=port.link.name,
-                    ifindex=port.link.index,
-                    devs=tuple(each.link.name for each in self._ports),
-                    netns=network_namespace(),
-                    supervisor=Process.of(os.getpid()),
-                    workers=tuple(h.process for h in self._handles if h.state != "new"),
-                )
-            )
-
     def _watch(self, handle: WorkerHandle) -> None:
         self._selector.register(
             handle.control, selectors.EVENT_READ, lambda: self._worker_spoke(handle)
@@ -246,17 +172,7 @@ class Supervisor:
 
     def _take(self, handle: WorkerHandle) -> None:
         handle.serving()
-        self._redirect(handle)
-
-    def _redirect(self, handle: WorkerHandle) -> None:
-        """Have the packets of its queue, of each port, go to a worker's sockets."""
-        for port, socket_ in zip(self._ports, handle.sockets, strict=True):
-            port.program.take(handle.queue, socket_.xsk.fd)
-
-    def _release(self, handle: WorkerHandle) -> None:
-        """Leave the packets of its queue, of each port, to the kernel."""
-        for port in self._ports:
-            port.program.release(handle.queue)
+        self._ports.redirect(handle)
 
     # Watch
 
@@ -287,14 +203,14 @@ class Supervisor:
             handle.popen.kill()
         elif handle.state == "serving" and still_s >= STUCK_S:
             handle.state = "stuck"
-            self._release(handle)
+            self._ports.release(handle)
             self._tell(
                 f"{who} has made no turn for {still_s:.0f} s, in a stage that hangs or on a core "
                 "that others hold; its packets go to the kernel until it does"
             )
         elif handle.state == "stuck" and still_s < STUCK_S:
             handle.state = "serving"
-            self._redirect(handle)
+            self._ports.redirect(handle)
             self._tell(f"{who} turns again and serves")
 
     def _link_changed(self, port: Port, watch: LinkWatch) -> None:
@@ -306,7 +222,7 @@ class Supervisor:
             self.error = lines[-1]
             self._selector.unregister(watch)
         elif port.link.name != former:
-            self._write_state()
+            self._ports.write_state(self._options.file, self._handles)
 
     def _worker_spoke(self, handle: WorkerHandle) -> None:
         try:
@@ -320,7 +236,7 @@ class Supervisor:
             handle.state = "mapped"
         elif kind == "ready" and handle.state == "starting":
             self._take(handle)
-            self._write_state()
+            self._ports.write_state(self._options.file, self._handles)
             self._tell(f"queue {handle.queue}: served again by pid {handle.process.pid}")
         elif kind == "done" and self._stopping and isinstance(body, dict):
             handle.final_report = body
@@ -335,7 +251,7 @@ class Supervisor:
         if was == "done":
             handle.popen.wait()
             return
-        self._release(handle)
+        self._ports.release(handle)
         status = handle.gone()
         how = f"signal {-status}" if status < 0 else f"status {status}"
         quick = was not in ("serving", "stuck") or time.monotonic() - handle.ready_at < STEADY_S
@@ -440,8 +356,8 @@ class Supervisor:
         """
         if reports and not self._stopping:
             self._ask_reports()
-        first = self._ports[0]
-        ledgers = self._ledgers()
+        first = self._ports.first
+        ledgers = self._ports.ledgers(self._handles)
         return {
             "name": Path(self._options.file).stem,
             "file": self._options.file,
@@ -485,9 +401,6 @@ class Supervisor:
                 pass  # its death is dealt with by poll
             self._watch(handle)
 
-    def _ledgers(self) -> list[Ledger]:
-        return [port.ledger(self._handles, number) for number, port in enumerate(self._ports)]
-
     # Stop
 
     def stop(self) -> dict[str, Any]:
@@ -497,7 +410,7 @@ class Supervisor:
         finish what they have; the program goes.
         """
         for handle in self._handles:
-            self._release(handle)
+            self._ports.release(handle)
         self._settle()
         self.status()  # reads resident memory while the workers live
         self._stopping = True
@@ -514,8 +427,7 @@ class Supervisor:
             handle.kill()
             if handle.state != "done":
                 handle.abandon()
-        for port in self._ports:
-            port.program.detach()
+        self._ports.detach()
         final = self.status()
         self._stack.close()
         return final
@@ -524,7 +436,7 @@ class Supervisor:
         """Wait until every packet that was redirected has reached a socket or was dropped."""
         end = time.monotonic() + SETTLE_TIMEOUT_S
         while time.monotonic() < end:
-            ledger = Ledger.total(self._ledgers())
+            ledger = Ledger.total(self._ports.ledgers(self._handles))
             waiting = sum(s.xsk.n_rx for handle in self._handles for s in handle.sockets)
             there = ledger.received + sum(ledger.kernel_drops.values()) + waiting
             if there == ledger.redirected:

@@ -1,0 +1,44 @@
+"""Kinds of options that several commands take."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import click
+
+from xdpipe.errors import XdpipeError
+from xdpipe.ranges import parse_ranges
+
+
+class Ranges(click.ParamType[list[int]]):
+    """Numbers such as 0-3,6."""
+
+    name = "ranges"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[int]:
+        """Return the numbers, or fail with what is wrong."""
+        if isinstance(value, list):
+            return value
+        try:
+            return parse_ranges(value)
+        except XdpipeError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Finite(click.FloatRange):
+    """A number in a range that is neither infinite nor none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number, or fail."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a number to count with.", param, ctx)
+        return number
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
