@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +232,31 @@ def nics() -> list[str]:
 def nic_kind() -> str | None:
     """Return the kind of NIC that is to stand for the veth pair of the tests, or None."""
     return os.environ.get("XDPIPE_TEST_NIC") or None
+
+
+@contextmanager
+def nic_crossing(inside: str, outside: str, tmp_path: Path) -> Iterator[Crossing]:
+    """Make client, host and far as `crossing` does, joined by two kinds of the VM's NICs."""
+    from vm.inside import find_nic, take_nic
+
+    bench = Crossing(Namespace(), Namespace(), tmp_path / "run", devs=("inside=m0", "outside=m1"))
+    ends = (
+        (inside, HOST_MAC, VethEnd("m0", bench.host)),
+        (inside, CLIENT_MAC, VethEnd("c0", bench.client, [f"{CLIENT4}/24", f"{CLIENT6}/64"])),
+        (outside, CLIENT_MAC, VethEnd("m1", bench.host)),
+        (outside, HOST_MAC, VethEnd("f0", bench.far, [f"{HOST4}/24", f"{HOST6}/64"])),
+    )
+    for kind, mac, end in ends:
+        nic = until(functools.partial(find_nic, kind, mac), f"the {kind} of {end.name}")
+        take_nic(nic, replace(end, mac=mac, offloads=False), n_queues=2)
+    for _, _, end in ends:
+        look = functools.partial(Link.find, end.name)
+        until(lambda end=end, look=look: end.namespace.call(look).carrier, f"carrier of {end.name}")
+    try:
+        yield bench
+    finally:
+        close(bench)
+        bench.far.close()
 
 
 @contextmanager

@@ -76,12 +76,13 @@ class Attached:
                 raise XdpipeError(f"default=PASS: {error}") from error
             return None
 
-    def tell_limits(self, tell: Callable[[str], None], *, passes: bool) -> None:
+    def tell_limits(self, tell: Callable[[str], None], *, passes: bool, leaves: bool) -> None:
         """Tell what will not be counted, or not be given back as it came.
 
         Args:
             tell: told in a line each.
             passes: packets that no stage decides are given back.
+            leaves: they are given back or sent.
         """
         if not self.program.redirect_errors_known:
             tell(
@@ -94,10 +95,10 @@ class Attached:
                 f"{LONGEST} bytes cannot be given back to the kernel, and are dropped and counted; "
                 f"lower it with: ip link set {self.link.name} mtu 3000"
             )
-        if passes and not self.hints and ethtool.takes_vlan_tags(self.link.name):
+        if leaves and not self.hints and ethtool.takes_vlan_tags(self.link.name):
             tell(
-                f"{self.link.name} takes VLAN tags out of packets, and those that are given back "
-                f"come without; switch that off with: ethtool -K {self.link.name} rxvlan off"
+                f"{self.link.name} takes VLAN tags out of packets, and what is sent or given back "
+                f"goes without; switch that off with: ethtool -K {self.link.name} rxvlan off"
             )
 
     def close(self) -> None:
@@ -113,7 +114,7 @@ def attach(
     *,
     multi_buffer: bool,
     wants_hints: bool,
-    passes: bool,
+    leaves: bool,
     set_maps: Mapping[str, Map],
 ) -> Attached:
     """Load the program and attach it; with what the NIC tells if that is wanted and works.
@@ -128,7 +129,8 @@ def attach(
         tell: told in a line what cannot be had.
         multi_buffer: packets may come in several buffers.
         wants_hints: a stage wants to know what the NIC tells.
-        passes: packets that no stage decides are given back, with the VLAN tags that the NIC took.
+        leaves: packets that no stage decides are sent or given back, with the VLAN tags that the
+            NIC took out.
         set_maps: see SteerProgram.
 
     Raises:
@@ -148,7 +150,7 @@ def attach(
             raise
         return Attached(link, program, obtained, hints_of != 0)
 
-    if wants_hints or (passes and ethtool.takes_vlan_tags(link.name)):
+    if wants_hints or (leaves and ethtool.takes_vlan_tags(link.name)):
         try:
             if options.attach == "generic":
                 raise XdpipeError("the program is attached in generic mode")

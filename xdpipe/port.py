@@ -79,6 +79,7 @@ class Port:
         *,
         wants_hints: bool,
         passes: bool,
+        leaves: bool,
         set_maps: Mapping[str, Map],
     ) -> None:
         """Load the program and attach it until the stack is closed; see xdpipe.attach.
@@ -90,11 +91,11 @@ class Port:
         self._needs_way_back = passes
         self.attached = attach(
             self.link, steering, self._options, tell, multi_buffer=geometry.multi_buffer,
-            wants_hints=wants_hints, passes=passes, set_maps=set_maps,
+            wants_hints=wants_hints, leaves=leaves, set_maps=set_maps,
         )  # fmt: skip
         stack.callback(self.attached.close)
         self.program = self.attached.program
-        self.attached.tell_limits(tell, passes=passes)
+        self.attached.tell_limits(tell, passes=passes, leaves=leaves)
 
     def socket(self, queue: int) -> QueueSocket:
         """Return what a worker serves of a queue here, not made yet.

@@ -154,7 +154,8 @@ class Supervisor:
         for port, steering in zip(self._ports, steerings, strict=True):
             port.attach(
                 steering, self._geometry, self._tell, self._stack, wants_hints=hello["hints"],
-                passes=self.default == "PASS", set_maps=self._sets.maps if self._sets else {},
+                passes=self.default == "PASS", leaves=self.default != "DROP",
+                set_maps=self._sets.maps if self._sets else {},
             )  # fmt: skip
 
     def _leave_cores(self) -> None:

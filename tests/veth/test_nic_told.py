@@ -79,6 +79,17 @@ def test_a_packet_that_is_given_back_has_its_tag_again(bench: Bench, vlan: str) 
     assert final["ledger"]["residual"] == 0
 
 
+@pytest.mark.kernel
+@pytest.mark.skipif(KERNEL < (6, 8), reason="NICs tell of VLAN tags from Linux 6.8 on")
+def test_a_packet_that_is_sent_back_has_its_tag_again(bench: Bench, vlan: str) -> None:
+    running = bench.run(EXAMPLES / "udp_echo.py")
+    n = echoes(bench, CLIENT4, HOST4, [100], rounds=1)
+    n += echoes(bench, "10.5.0.2", vlan, [1, 100, 1400])
+    final = running.end()
+    assert final["ledger"]["sent"] == n
+    assert final["ledger"]["residual"] == 0
+
+
 def test_in_generic_mode_the_columns_are_absent_and_that_is_told(bench: Bench) -> None:
     running = bench.run(PIPELINES / "nic_told.py", "--attach", "generic")
     n = send(bench, HOST4)

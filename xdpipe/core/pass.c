@@ -10,14 +10,10 @@
 #include <unistd.h>
 
 #include "batch.h"
-#include "hints.h"
 #include "inject.h"
 
 #define BPF_PROG_TEST_RUN 10
 #define BPF_F_TEST_XDP_LIVE_FRAMES (1u << 1)
-#define MACS 12 /* bytes of a packet before its EtherType or tag */
-#define VLAN_TAG 4
-#define ETH_P_VLAN 0x8100
 #define FIRST_LEN 64 /* of a frame before the program sets its length; what it grows by is cleared */
 
 /* The part of union bpf_attr for BPF_PROG_TEST_RUN, and struct xdp_md (linux/bpf.h) */
@@ -103,43 +99,35 @@ void xp_pass_flush(struct xp_port *port)
 	pass->n = pass->used = 0;
 }
 
-/* Put the tag that the NIC took out of a packet of `len` bytes at p back in (IEEE 802.1Q). */
-static uint32_t put_tag(uint8_t *p, uint32_t len, uint16_t tci)
-{
-	memmove(p + MACS + VLAN_TAG, p + MACS, len - MACS);
-	xp_put16(p + MACS, ETH_P_VLAN);
-	xp_put16(p + MACS + 2, tci);
-	return len + VLAN_TAG;
-}
-
 /* Collect packet i of the batch; its frames stay the batch's. */
 void xp_pass_packet(struct xp_worker *w, uint32_t i)
 {
-	const struct xp_batch *b = w->batch;
+	struct xp_batch *b = w->batch;
 	struct xp_port *port = w->ports + b->port;
 	struct xp_pass *pass = port->pass;
 	struct xp_inject *in;
-	uint32_t len = (uint32_t)b->len[i];
+	uint32_t len;
 
 	if (!pass) {
 		port->counters->pass_failed++;
 		return;
 	}
 	in = pass->inject;
-	if (len + VLAN_TAG > XP_INJECT_LONGEST) {
+	if (b->n_checksums_due && b->checksum_due[i])
+		xp_finish_checksum(b, i, NULL);
+	if (w->hints)
+		xp_put_tag_back(b, i);
+	len = (uint32_t)b->len[i];
+	if (len > XP_INJECT_LONGEST) {
 		port->counters->pass_too_long = ++in->refused; /* ours while the program does not run */
 		return;
 	}
-	if (pass->n == XP_INJECT_MAX || pass->used + len + VLAN_TAG > XP_INJECT_BYTES)
+	if (pass->n == XP_INJECT_MAX || pass->used + len > XP_INJECT_BYTES)
 		xp_pass_flush(port);
-	if (b->n_checksums_due && b->checksum_due[i])
-		xp_finish_checksum(b, i, NULL);
 	if (b->n_frames[i] == 1)
 		memcpy(in->bytes + pass->used, xp_packet(b, i), len);
 	else
 		xp_batch_read(b, i, in->bytes + pass->used);
-	if (w->hints && b->nic_told[i] & XP_HINT_VLAN && len >= MACS)
-		len = put_tag(in->bytes + pass->used, len, b->nic_vlan_tci[i]);
 	in->packets[pass->n].at = pass->used;
 	in->packets[pass->n].len = len;
 	pass->used += (len + 7) & ~7u;

@@ -78,7 +78,7 @@ static uint32_t leaving(const struct xp_worker *w, const struct xp_port *out, ui
 {
 	const struct xp_batch *b = w->batch;
 
-	return b->n_checksums_due || b->tx_times_wanted ? xp_leaving(w, out, i) : 0;
+	return b->n_checksums_due || b->tx_times_wanted || w->hints ? xp_leaving(w, out, i) : 0;
 }
 
 /* Write packet i of the batch to a tx ring, from index `at` on; there is room. */
@@ -91,9 +91,9 @@ static void write_tx(const struct xp_worker *w, const struct xp_port *out, uint3
 		struct xdp_desc *d = ring_desc(&out->xsk->tx, at + k);
 		int last = k + 1 == n_frames;
 
+		d->options = (last ? 0 : XDP_PKT_CONTD) | (k ? 0 : leaving(w, out, i));
 		d->addr = k ? b->more_addr[more + k - 1] : b->addr[i];
 		d->len = (uint32_t)(k ? b->more_len[more + k - 1] : b->head_len[i]);
-		d->options = (last ? 0 : XDP_PKT_CONTD) | (k ? 0 : leaving(w, out, i));
 		*is_last(w->umem, frame_of(w->umem, d->addr)) = (uint8_t)last;
 	}
 }
@@ -167,9 +167,9 @@ static void send_single(struct xp_worker *w, struct xp_port *out, const uint32_t
 		if (i < sent) {
 			struct xdp_desc *d = ring_desc(tx, first + i);
 
+			d->options = leaving(w, out, at);
 			d->addr = b->addr[at];
 			d->len = (uint32_t)b->len[at];
-			d->options = leaving(w, out, at);
 		} else {
 			free_packet(w->umem, b, at);
 		}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is asked of NIC or kernel as a packet leaves, and the time at which it did.
+ * What is done to a packet that leaves or asked of NIC or kernel, and the time at which it left.
  *
  * A frame comes back by the completion ring with the address that it went with, and before the packet,
  * still, the metadata, with the time. Before that lies the stage's tag; and the second byte of a frame
@@ -8,7 +8,12 @@
  */
 #include "batch.h"
 #include "frames.h"
+#include "hints.h"
 #include "tx_metadata.h"
+
+#define MACS 12 /* bytes of a packet before its EtherType or tag */
+#define VLAN_TAG 4
+#define ETH_P_VLAN 0x8100
 
 /* The bytes before a packet that leaves. */
 struct before {
@@ -47,18 +52,40 @@ void xp_forget_tx_times(struct xp_batch *b)
 }
 
 /*
+ * Put the tag that the NIC took out of packet i back in (IEEE 802.1Q): the addresses move to where the
+ * hints stood. Offsets of headers are not what they were. Returns by how many bytes it has grown.
+ */
+uint32_t xp_put_tag_back(struct xp_batch *b, uint32_t i)
+{
+	uint8_t *p = xp_packet(b, i);
+
+	if (!(b->nic_told[i] & XP_HINT_VLAN) || b->head_len[i] < MACS)
+		return 0;
+	b->nic_told[i] &= (uint8_t)~XP_HINT_VLAN;
+	memmove(p - VLAN_TAG, p, MACS);
+	xp_put16(p - VLAN_TAG + MACS, ETH_P_VLAN);
+	xp_put16(p - VLAN_TAG + MACS + 2, b->nic_vlan_tci[i]);
+	b->addr[i] -= VLAN_TAG;
+	b->len[i] += VLAN_TAG;
+	b->head_len[i] += VLAN_TAG;
+	return VLAN_TAG;
+}
+
+/*
  * Packet i of the batch goes to a tx ring: what is due is done or asked for. Returns the options of
  * its first descriptor.
  */
 uint32_t xp_leaving(const struct xp_worker *w, const struct xp_port *out, uint32_t i)
 {
-	const struct xp_batch *b = w->batch;
+	struct xp_batch *b = w->batch;
 	struct before before = {0};
 	struct xp_tx_metadata *ask = &before.metadata;
 	int time_due = b->n_tx_times_due && b->tx_time_due[i];
 
 	if (b->n_checksums_due && b->checksum_due[i])
 		xp_finish_checksum(b, i, out->tx_checksum ? ask : NULL);
+	if (w->hints)
+		ask->checksum_start += (uint16_t)xp_put_tag_back(b, i);
 	if (b->tx_times_wanted)
 		*wants_time(w->umem, frame_of(w->umem, b->addr[i])) = (uint8_t)time_due;
 	if (time_due) {

@@ -294,6 +294,7 @@ void xp_finish_checksum(const struct xp_batch *b, uint32_t i, struct xp_tx_metad
 uint32_t xp_want_tx_times(struct xp_batch *b, const uint8_t *where, const uint64_t *tags);
 void xp_forget_tx_times(struct xp_batch *b);
 uint32_t xp_leaving(const struct xp_worker *w, const struct xp_port *out, uint32_t i);
+uint32_t xp_put_tag_back(struct xp_batch *b, uint32_t i);
 void xp_has_left(struct xp_worker *w, uint64_t addr);
 
 /* set_ring.c */
