@@ -22,7 +22,7 @@ from xdpipe.bpf import require_privilege
 from xdpipe.bpf_module import Compiled
 
 _FORMAT = 1
-_N_KEPT = 64
+_N_KEPT = 256
 """Files; the longest unused go. A filter is a file, and so is an operator's SSH session."""
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import struct
 from typing import TYPE_CHECKING, Any
 
 from xdpipe.attach import attach
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from xdpipe.steering import Steering
     from xdpipe.umem import Geometry
     from xdpipe.worker_handle import WorkerHandle
+
+
+# linux/if_packet.h
+_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, _PACKET_MR_PROMISC = 263, 1, 1
 
 
 class Port:
@@ -94,6 +100,8 @@ class Port:
             wants_hints=wants_hints, leaves=leaves, set_maps=set_maps,
         )  # fmt: skip
         stack.callback(self.attached.close)
+        if self.name and not steering.guard:
+            stack.callback(_promiscuous(self.link).close)
         self.program = self.attached.program
         self.attached.tell_limits(tell, passes=passes, leaves=leaves)
 
@@ -153,3 +161,15 @@ class Port:
             "hints": self.attached.hints,
             **ledger.port_to_dict(),
         }
+
+
+def _promiscuous(link: Link) -> socket.socket:
+    """Have a NIC receive what is addressed to others as well, as a bridge's do.
+
+    For as long as the socket is open that is returned; it receives nothing itself (packet(7),
+    PACKET_ADD_MEMBERSHIP). The kernel counts who wants it, and forgets those that die.
+    """
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    wanted = struct.pack("=iHH8x", link.index, _PACKET_MR_PROMISC, 0)
+    sock.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, wanted)
+    return sock

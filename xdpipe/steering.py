@@ -35,7 +35,8 @@ class Steering:
         guard: whatever the filter says, the kernel keeps what this host's own connections live by
             (ARP, neighbour discovery, SSH and more, see bpf/steer.c), and what cannot be parsed.
             False, for what stands between two others, as a bridge does: only the SSH session that
-            the pipeline is started from.
+            the pipeline is started from. With named ports the interface is promiscuous then, so
+            that it receives what is addressed to those others.
         sets: sets of addresses that have a say after guard and filter, by name: DropSet, PassSet,
             TakeSet. They are looked in in this order, and the first that has a packet's address
             decides. Stages add to them (`self.sets[name].add(batch.src[mask])`), and so does

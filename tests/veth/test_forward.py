@@ -55,6 +55,11 @@ def ping(bench: Crossing, address: str, *options: str) -> str:
     return str(done.stdout)
 
 
+def promiscuity(bench: Crossing) -> list[int]:
+    shown = bench.host.run(["ip", "-json", "-d", "link"], capture_output=True, text=True).stdout
+    return [link["promiscuity"] for link in json.loads(shown) if link["ifname"] in ("m0", "m1")]
+
+
 def test_two_hosts_see_each_other_through_it_and_only_through_it(bench: Crossing) -> None:
     assert " 100% packet loss" in ping(bench, HOST4, "-c", "2", "-W", "1")
     bench.client.run(["ip", "neigh", "flush", "dev", "c0"])
@@ -62,9 +67,11 @@ def test_two_hosts_see_each_other_through_it_and_only_through_it(bench: Crossing
     for address in (HOST4, HOST6):  # and ARP, and neighbour discovery
         assert " 0% packet loss" in ping(bench, address, "-s", "1400")
     assert " 0% packet loss" in ping(bench, HOST4, "-M", "do", "-s", "1472")
+    assert promiscuity(bench) == [1, 1]  # or a NIC would not take what is for the other side
     status = running.status()
     assert status is not None
     final = running.end()
+    assert promiscuity(bench) == [0, 0]
     check_books(final)
     assert [port["name"] for port in final["ports"]] == ["inside", "outside"]
     assert [port["dev"] for port in final["ports"]] == ["m0", "m1"]
