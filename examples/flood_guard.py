@@ -9,7 +9,8 @@ Of made-up sources each sends once or twice, so none is an offender. But clients
 source that was seen in two different seconds, below the limit, is known, and known ones are served
 always. All others, which are new clients and the flood, share NEWCOMERS packets a second; a
 client that is not lucky at first asks again. So a flood of made-up sources costs the service no
-more than that.
+more than that. (Made up from a small range, so that each comes again in another second, they look
+like many clients, and are served as such up to the limit.)
 
 What is known of sources lies in tables of fixed size, one slot a source, found by a hash with a key
 of its own for each worker, so that nobody can aim at a slot. A source that nobody has seen for IDLE
