@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -234,11 +234,22 @@ def nic_kind() -> str | None:
     return os.environ.get("XDPIPE_TEST_NIC") or None
 
 
+def take_nics(ends: Sequence[tuple[str, VethEnd]]) -> None:
+    """Have the VM's NICs of these kinds, by their MAC addresses, be these ends, two queues each."""
+    # Elsewhere the root of the repository need not be among the places that modules come from.
+    from vm.inside import find_nic, take_nic
+
+    for kind, end in ends:
+        nic = until(functools.partial(find_nic, kind, end.mac), f"the {kind} of {end.name}")
+        take_nic(nic, end, n_queues=2)
+    for _, end in ends:
+        look = functools.partial(Link.find, end.name)
+        until(lambda end=end, look=look: end.namespace.call(look).carrier, f"carrier of {end.name}")
+
+
 @contextmanager
 def nic_crossing(inside: str, outside: str, tmp_path: Path) -> Iterator[Crossing]:
     """Make client, host and far as `crossing` does, joined by two kinds of the VM's NICs."""
-    from vm.inside import find_nic, take_nic
-
     bench = Crossing(Namespace(), Namespace(), tmp_path / "run", devs=("inside=m0", "outside=m1"))
     ends = (
         (inside, HOST_MAC, VethEnd("m0", bench.host)),
@@ -246,12 +257,7 @@ def nic_crossing(inside: str, outside: str, tmp_path: Path) -> Iterator[Crossing
         (outside, CLIENT_MAC, VethEnd("m1", bench.host)),
         (outside, HOST_MAC, VethEnd("f0", bench.far, [f"{HOST4}/24", f"{HOST6}/64"])),
     )
-    for kind, mac, end in ends:
-        nic = until(functools.partial(find_nic, kind, mac), f"the {kind} of {end.name}")
-        take_nic(nic, replace(end, mac=mac, offloads=False), n_queues=2)
-    for _, _, end in ends:
-        look = functools.partial(Link.find, end.name)
-        until(lambda end=end, look=look: end.namespace.call(look).carrier, f"carrier of {end.name}")
+    take_nics([(kind, replace(end, mac=mac, offloads=False)) for kind, mac, end in ends])
     try:
         yield bench
     finally:
@@ -262,17 +268,9 @@ def nic_crossing(inside: str, outside: str, tmp_path: Path) -> Iterator[Crossing
 @contextmanager
 def nic_bench(kind: str, tmp_path: Path) -> Iterator[Bench]:
     """Make a host and a client, joined by the VM's pair of NICs of this kind, two queues each."""
-    # Elsewhere the root of the repository need not be among the places that modules come from.
-    from vm.inside import find_nic, take_nic
-
     host, client = Namespace(), Namespace()
-    for end in ends(host, client):
-        nic = until(functools.partial(find_nic, kind, end.mac), f"the {kind} of {end.name}")
-        take_nic(nic, end, n_queues=2)
+    take_nics([(kind, end) for end in ends(host, client)])
     bench = Bench(host, client, tmp_path / "run")
-    for end in ends(host, client):
-        look = functools.partial(Link.find, end.name)
-        until(lambda end=end, look=look: end.namespace.call(look).carrier, f"carrier of {end.name}")
     try:
         yield bench
     finally:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 PACKED = struct.Struct("=Id4x16s")
 """An entry on its way between a command and the supervisor: length of the prefix, seconds that are
 left (or infinity), address."""
-_COUNTED_MAX = 100_000
-"""Entries of a set are counted for each status up to so many; else what was told last stands."""
 
 
 def pack(entries: Sequence[tuple[Entry, float | None]]) -> bytes:
@@ -53,7 +51,6 @@ class SetKeeper:
 
     def __init__(self, declared: Mapping[str, KeySet]) -> None:
         self._sets: dict[str, SetMap] = {}
-        self._n_entries: dict[str, int] = {}
         try:
             for name, each in declared.items():
                 self._sets[name] = SetMap(name, each)
@@ -100,7 +97,7 @@ class SetKeeper:
                 "prefixes": each.declared.prefixes,
                 "ttl_s": each.declared.ttl_s,
                 "capacity": each.declared.capacity,
-                "entries": self._count(name),
+                "entries": each.n_entries,
                 "packets": hits[name],
                 "added": each.n_added,
                 "expired": each.n_expired,
@@ -109,11 +106,6 @@ class SetKeeper:
             }
             for name, each in self._sets.items()
         ]
-
-    def _count(self, name: str) -> int:
-        if self._n_entries.get(name, 0) <= _COUNTED_MAX:
-            self._n_entries[name] = len(self._sets[name].entries())
-        return self._n_entries[name]
 
     def answer(self, body: Any, data: bytes) -> tuple[dict[str, Any], bytes]:
         """Do what a command asks: `set`, `op` (list, add, del, flush), for add perhaps `ttl_s`.
@@ -135,19 +127,21 @@ class SetKeeper:
         each = self._sets[name]
         if op == "list":
             entries = each.entries()
-            self._n_entries[name] = len(entries)
             return {"entries": len(entries)}, pack(entries)
+        told = self._change(each, op, [entry for entry, _ in unpack(data)], body.get("ttl_s"))
+        each.count()
+        return told, b""
+
+    def _change(
+        self, each: SetMap, op: str, given: Sequence[Entry], ttl_s: float | None
+    ) -> dict[str, Any]:
         if op == "flush":
-            self._n_entries[name] = 0
-            return {"deleted": each.flush()}, b""
-        given = [entry for entry, _ in unpack(data)]
+            return {"deleted": each.flush()}
         if not each.declared.prefixes and any(length != 128 for length, _ in given):
-            raise XdpipeError(f"set {name} holds addresses; declare it with prefixes=True")
+            raise XdpipeError(f"set {each.name} holds addresses; declare it with prefixes=True")
         if op == "del":
-            return {"deleted": each.delete(given), "given": len(given)}, b""
-        n = each.add(given, body.get("ttl_s"))
-        self._n_entries[name] = len(each.entries()) if len(given) > _COUNTED_MAX else 0
-        return {"added": n, "given": len(given)}, b""
+            return {"deleted": each.delete(given), "given": len(given)}
+        return {"added": each.add(given, ttl_s), "given": len(given)}
 
     def close(self) -> None:
         """Let go of the maps. May be called twice."""

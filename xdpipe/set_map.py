@@ -55,6 +55,7 @@ class SetMap:
         n_added: keys that were added, or added again.
         n_expired: entries that were removed since their time was over.
         n_refused: keys that it had no room for.
+        n_entries: as `sweep` or `count` found it last.
 
     Raises:
         BpfError: not permitted.
@@ -66,7 +67,8 @@ class SetMap:
         self.map = Map.make(set_map_spec(0, declared))
         self.n_added = self.n_expired = self.n_refused = 0
         self._key_bytes = ADDRESS_BYTES + (4 if declared.prefixes else 0)
-        self._sweep = self._expire()
+        self.n_entries = 0
+        self._round = self._look_at_all()
 
     def add(self, entries: Sequence[Entry], ttl_s: float | None = None) -> int:
         """Add entries, or set the time of those that are there anew.
@@ -183,18 +185,28 @@ class SetMap:
             n += self.delete(entries)
         return n
 
-    def sweep(self) -> None:
-        """Remove some of those whose time is over; called again and again, it looks at all."""
-        if self.declared.ttl_s is None:
-            return
-        if next(self._sweep, None) is None:
-            self._sweep = self._expire()
+    def count(self) -> None:
+        """Count the entries now, instead of when `sweep` has looked at all."""
+        self.n_entries = sum(map(len, self._pages()))
+        self._round = self._look_at_all()  # one that is under way began before
 
-    def _expire(self) -> Iterator[bool]:
+    def sweep(self) -> None:
+        """Count some entries, and remove those of them whose time is over.
+
+        Called again and again, it looks at all, and then has counted them.
+        """
+        if next(self._round, None) is None:
+            self._round = self._look_at_all()
+
+    def _look_at_all(self) -> Iterator[bool]:
+        n = 0
         for page in self._pages():
             now = time.monotonic_ns()
-            self.n_expired += self.delete([entry for entry, until in page if 0 < until <= now])
+            gone = self.delete([entry for entry, until in page if 0 < until <= now])
+            self.n_expired += gone
+            n += len(page) - gone
             yield True
+        self.n_entries = n
 
     def close(self) -> None:
         """Let go of the map."""

@@ -59,6 +59,10 @@ def _mode(worker: Status) -> str:
     return mode if mode == "zerocopy" else f"{mode} {worker['attach']}"
 
 
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+
+
 def workers_table(now: Status, before: Status | None) -> Table:
     """Draw a row for each queue: where it is served, how fast, and what becomes of its packets.
 
@@ -66,7 +70,7 @@ def workers_table(now: Status, before: Status | None) -> Table:
         now: a status.
         before: one of some time ago, for the rates; None: rates over the whole run.
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    table = _table()
     table.add_column("queue", justify="right", no_wrap=True)
     table.add_column("core", justify="right", no_wrap=True)
     table.add_column("mode", no_wrap=True)
@@ -106,7 +110,7 @@ def workers_table(now: Status, before: Status | None) -> Table:
 
 def stages_table(stages: list[Status]) -> Table:
     """Draw a row for each stage: packets, time and errors, and its counters that are not 0."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    table = _table()
     table.add_column("stage")
     table.add_column("kind")
     for heading in ("packets", "ns/pkt", "errors"):
@@ -193,7 +197,7 @@ def reports(stages: list[Status]) -> list[RenderableType]:
 
 def ports_table(ports: list[Status]) -> Table:
     """Draw a row for each port: what came by it, and what went out."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    table = _table()
     table.add_column("port")
     table.add_column("interface")
     for heading in ("seen", "to the kernel", "received", "lost", "sent", "refused"):
@@ -210,7 +214,7 @@ def ports_table(ports: list[Status]) -> Table:
 
 def sets_table(sets: list[Status]) -> Table:
     """Draw a row for each set of addresses: what is in it, and what it decided."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    table = _table()
     table.add_column("set")
     table.add_column("kind")
     for heading in ("entries", "packets", "added", "expired", "refused", "lost"):
