@@ -391,7 +391,7 @@ class Batch:
         start, length = int(self.addr[index]), int(self.len[index])
         if self.n_frames[index] > 1:
             copy = bytearray(length)
-            lib.xp_batch_read(self.c, index % len(self), ffi.from_buffer(copy))
+            lib.xp_batch_read(self.c, index % len(self), ffi.from_buffer(copy), length)
             return memoryview(copy).toreadonly()
         return memoryview(ffi.buffer(self._base + start, length))
 

@@ -35,6 +35,8 @@ def describe(stages: Sequence[Any]) -> tuple[StageInfo, ...]:
             provides; the message names the stage to add.
     """
     infos: list[StageInfo] = []
+    if len(stages) >= lib.XP_TAP_LEAVING:
+        raise ChainError(f"{len(stages)} stages; {lib.XP_TAP_LEAVING - 1} are the most")
     there = {column.name for column in COLUMNS.values() if column.provider in ("receive", "NIC")}
     for number, stage in enumerate(stages, 1):
         if isinstance(stage, type):
@@ -120,6 +122,7 @@ class Chain:
         self._told: set[str] = set()
         self.c_stages = ffi.new("struct xp_stage[]", max(len(self.stages), 1))
         self._steps: list[Callable[[], None]] = []
+        self._tapped: dict[int, int] = {}  # array steps, and their stages' numbers
         self._states: list[Any] = []
         at, first = 0, 0
         for i, (stage, info) in enumerate(zip(self.stages, self.infos, strict=True)):
@@ -129,16 +132,18 @@ class Chain:
             stage.sets = sets or {}
             if isinstance(stage, NativeStage):
                 self.c_stages[i] = stage.entry[0]
+                self.c_stages[i].number = i + 1
                 self._states.append(stage.state)  # another chain may bind the stage anew
             else:
                 self._add_native(first, i)
                 first = i + 1
                 self._steps.append(self._array_step(stage, info.name, mine))
+                self._tapped[len(self._steps) - 1] = i + 1
         self._add_native(first, len(self.stages))
         self.n_lead = next(
             (i for i, info in enumerate(self.infos) if not info.native), len(self.infos)
         )
-        self._rest = self._steps[1:] if self.n_lead else self._steps
+        self.tap(on=False)
 
     @property
     def native(self) -> bool:
@@ -151,6 +156,26 @@ class Chain:
         batch, stages, n = self.batch.c, self.c_stages + first, end - first
         run = lib.xp_run_stages
         self._steps.append(lambda: run(batch, stages, n))
+
+    def tap(self, *, on: bool) -> None:
+        """Have taps look behind each stage, or none: only then does the chain pay for it.
+
+        Native stages ask the batch themselves.
+        """
+        steps = list(self._steps)
+        if on:
+            for place, number in self._tapped.items():
+                steps[place] = self._tapped_step(steps[place], number)
+        self._rest = steps[1:] if self.n_lead else steps
+
+    def _tapped_step(self, step: Callable[[], None], number: int) -> Callable[[], None]:
+        batch = self.batch.c
+
+        def tapped() -> None:
+            step()
+            lib.xp_tap_stage(batch, number)
+
+        return tapped
 
     def _array_step(self, stage: Stage, name: str, counts: memoryview) -> Callable[[], None]:
         batch, process = self.batch, stage.process

@@ -134,6 +134,20 @@ def _wait(condition: Callable[[], bool], timeout_s: float) -> bool:
     return True
 
 
+def find_run(name: str) -> RunDir:
+    """Return the directory of the one running pipeline that is called so, or runs there."""
+    runs = [
+        run_dir for run_dir, state in _runs()
+        if name in (state.name, *state.devs) and state.dev == state.devs[0]
+    ]  # fmt: skip
+    if len(runs) != 1:
+        raise XdpipeError(
+            f"{name}: several pipelines are called that; name the interface that it runs on"
+            if runs else f"{name}: no such pipeline runs; see: xdpipe status"
+        )  # fmt: skip
+    return runs[0]
+
+
 @click.command("set")
 @click.argument("name")
 @click.argument("set_name", metavar="SET")
@@ -151,15 +165,7 @@ def set_(name: str, set_name: str, op: str, what: tuple[str, ...], ttl_s: float 
     """
     from xdpipe import set_command
 
-    runs = [
-        (run_dir, state) for run_dir, state in _runs()
-        if name in (state.name, *state.devs) and state.dev == state.devs[0]
-    ]  # fmt: skip
-    if len(runs) != 1:
-        raise XdpipeError(
-            f"{name}: several pipelines are called that; name the interface that it runs on"
-            if runs else f"{name}: no such pipeline runs; see: xdpipe status"
-        )  # fmt: skip
+    run_dir = find_run(name)
     if op in ("add", "del", "load") and (not what or (op == "load" and len(what) > 1)):
         raise XdpipeError(f"set {set_name} {op}: say what: an address, or for load a file")
     if op == "load":
@@ -171,7 +177,7 @@ def set_(name: str, set_name: str, op: str, what: tuple[str, ...], ttl_s: float 
     else:
         entries = set_command.read_list(what, op)
     answer, found = set_command.ask(
-        runs[0][0], set_name, "add" if op == "load" else op, entries, ttl_s
+        run_dir, set_name, "add" if op == "load" else op, entries, ttl_s
     )
     shown = [
         {"entry": set_command.show(entry), "left_s": None if left is None else round(left, 1)}

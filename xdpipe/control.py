@@ -11,8 +11,8 @@ from xdpipe.errors import XdpipeError
 
 LONGEST = 1 << 20
 """Bytes of the longest message."""
-_MAX_FDS = 4 + 3 * 8
-"""UMEM, page and two of a ring for sets; three for each port."""
+_MAX_FDS = 253
+"""What the kernel lets one message carry (SCM_MAX_FD)."""
 
 
 class ControlClosed(XdpipeError):

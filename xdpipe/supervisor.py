@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from xdpipe.link_watch import LinkWatch
     from xdpipe.port import Port
     from xdpipe.run_options import RunOptions
+    from xdpipe.tap_keeper import TapKeeper
 
 CARRIER_TIMEOUT_S = 10.0
 """How long a NIC may take to have its carrier back after it was set up for AF_XDP."""
@@ -69,6 +70,7 @@ class Supervisor:
         self._stack.callback(self._selector.close)
         self._handles: list[WorkerHandle] = []
         self._sets: SetKeeper | None = None
+        self._taps: TapKeeper | None = None
         self._listener: socket.socket | None = None
         self.started_at = 0.0
         self.stop_asked = False
@@ -174,6 +176,8 @@ class Supervisor:
     def _take(self, handle: WorkerHandle) -> None:
         handle.serving()
         self._ports.redirect(handle)
+        if self._taps is not None:
+            self._taps.attach(handle)
 
     # Watch
 
@@ -325,12 +329,24 @@ class Supervisor:
                 control.send("stopping", {"pid": os.getpid()})
             elif kind == "set":
                 self._answer_set(control, body, fds)
+            elif kind == "tap":
+                self._open_tap(control, body)
+                return
             else:
                 control.send("status", self.status(reports=True))
         except (XdpipeError, OSError):
             pass  # the one who asked is gone
-        finally:
-            control.close()
+        control.close()
+
+    def _open_tap(self, control: Control, body: Any) -> None:
+        if self._taps is None:
+            from xdpipe.tap_keeper import TapKeeper  # most pipelines start without
+
+            stages = [info.name for info in self._infos]
+            devs = [port.link.name for port in self._ports]
+            self._taps = TapKeeper(self._selector, self._handles, stages, devs)
+            self._stack.callback(self._taps.close)
+        self._taps.open(control, body)
 
     def _answer_set(self, control: Control, body: Any, fds: list[int]) -> None:
         try:
@@ -375,6 +391,7 @@ class Supervisor:
                 port.status(ledger) for port, ledger in zip(self._ports, ledgers, strict=True)
             ],
             "sets": self._sets_status(),
+            "taps": [] if self._taps is None else self._taps.status(),
             "workers": [handle.status(first.attached.mode) for handle in self._handles],
             "stages": sum_stages(self._handles),
             "error": self.error or None,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from xdpipe.assignment import Assignment
 from xdpipe.batch import Batch
+from xdpipe.block_ring import BlockRing
 from xdpipe.chain import Chain, tell_on_stderr
 from xdpipe.control import Control, ControlClosed
 from xdpipe.core._core import ffi, lib
@@ -28,6 +29,7 @@ from xdpipe.privilege import die_with_parent, drop_all, find_user, renounce
 from xdpipe.set_ring import SetRing
 from xdpipe.stage_sets import stage_sets
 from xdpipe.stages import Headers
+from xdpipe.tap import TapOrder, Taps
 from xdpipe.umem import Umem
 from xdpipe.verdict import PASS
 from xdpipe.xsk import Xsk
@@ -128,6 +130,7 @@ class Worker:
         if assignment.adopt and not umem.adopt(self.c):
             raise XdpipeError(f"queue {assignment.queue}: the kernel still holds frames")
         lib.xp_reconcile(self.c)  # the supervisor, or a worker before us, filled the fill ring
+        self._taps = Taps(self.chain, assignment.queue, len(ports))
         self._py_blocks = 0
 
     def _tell(self, stage: str, error: Exception) -> None:
@@ -161,15 +164,26 @@ class Worker:
         self.c.attended = self.c.attention[0]
         while True:
             try:
-                kind, body, _ = self._control.receive(timeout_s=0)
+                kind, body, fds = self._control.receive(timeout_s=0)
             except (TimeoutError, BlockingIOError):
                 return True
             if kind == "report":
                 self._control.send("report", self._report())
+            elif kind == "tap":
+                self._tap(body, fds[0])
+            elif kind == "untap":
+                self._taps.remove(body["number"])
             elif kind == "stop":
                 self._drain(body["drain_rx"])
                 self._control.send("done", self._report())
                 return False
+
+    def _tap(self, body: Any, fd: int) -> None:
+        try:
+            ring = BlockRing(body["size"], fd)
+            self._taps.add(body["number"], TapOrder.from_dict(body["order"]), ring)
+        except XdpipeError as error:
+            self._control.send("error", f"tap: {error}")
 
     def _drain(self, drain_rx: bool) -> None:
         """Finish what lies on the rx ring, then what is on its way out."""

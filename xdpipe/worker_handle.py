@@ -254,9 +254,9 @@ class WorkerHandle:
             self._turns, self._turned_at = turns, monotonic()
         return monotonic() - self._turned_at
 
-    def call(self, kind: str, body: Any = None) -> None:
+    def call(self, kind: str, body: Any = None, fds: tuple[int, ...] = ()) -> None:
         """Send the worker a message, and have it look."""
-        self.control.send(kind, body)
+        self.control.send(kind, body, fds)
         self.page.call()
 
     def gone(self) -> int:

@@ -78,6 +78,7 @@ struct xp_batch *xp_batch_init(void *arena, uint32_t capacity, uint8_t *base, ui
 	}
 	b->n_more = b->n_checksums_due = b->partial_checksums = 0;
 	b->n_sent = b->n_tx_times_due = b->tx_times = b->tx_times_wanted = 0;
+	b->taps = NULL;
 	b->more_capacity = more_capacity(capacity);
 	b->more_addr = (uint64_t *)at;
 	at += padded(b->more_capacity * sizeof(uint64_t));
@@ -144,10 +145,16 @@ static void gather(const struct xp_batch *b, uint32_t packet, int32_t at, uint8_
 	}
 }
 
-/* Copy a packet, len bytes, from whichever frames it lies in. */
-void xp_batch_read(const struct xp_batch *b, uint32_t packet, uint8_t *out)
+/* Copy the first n bytes of a packet, which has them, from whichever frames it lies in. */
+void xp_batch_read(const struct xp_batch *b, uint32_t packet, uint8_t *out, uint32_t n)
 {
-	gather(b, packet, 0, out, (uint32_t)b->len[packet]);
+	gather(b, packet, 0, out, n);
+}
+
+/* From now on these taps look on; NULL: none. */
+void xp_batch_set_taps(struct xp_batch *b, struct xp_taps *taps)
+{
+	b->taps = taps;
 }
 
 /* Where `size` bytes at an offset can be read: in place, or from a copy; NULL: not in the packet. */

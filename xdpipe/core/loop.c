@@ -179,6 +179,10 @@ void xp_run_stages(struct xp_batch *batch, struct xp_stage *stages, uint32_t n)
 		s->counts[XP_STAGE_PACKETS] += batch->n;
 		s->counts[XP_STAGE_NS] += after - before;
 		before = after;
+		if (batch->taps) {
+			xp_tap_stage(batch, s->number);
+			before = now_ns(CLOCK_MONOTONIC); /* the tap's time is not the stage's */
+		}
 	}
 }
 
@@ -227,6 +231,8 @@ int xp_cycle(struct xp_worker *w)
 		w->busy_since_ns = now_ns(CLOCK_MONOTONIC);
 	if ((w->ports[w->batch->port].counters->batches & 255) == 0)
 		xp_publish(w);
+	if (w->batch->taps)
+		xp_tap_received(w->batch);
 	xp_run_stages(w->batch, w->stages, w->n_stages);
 	return n;
 }

@@ -127,7 +127,7 @@ void xp_pass_packet(struct xp_worker *w, uint32_t i)
 	if (b->n_frames[i] == 1)
 		memcpy(in->bytes + pass->used, xp_packet(b, i), len);
 	else
-		xp_batch_read(b, i, in->bytes + pass->used);
+		xp_batch_read(b, i, in->bytes + pass->used, len);
 	in->packets[pass->n].at = pass->used;
 	in->packets[pass->n].len = len;
 	pass->used += (len + 7) & ~7u;

@@ -193,6 +193,8 @@ void xp_dispatch(struct xp_worker *w)
 	uint32_t n_out[XP_PORTS_MAX] = {0}, n_drop = 0, n_pass = 0, n_invalid = 0;
 	int parsed = 0;
 
+	if (b->taps)
+		xp_tap_leaving(b, w->default_verdict);
 	for (uint32_t i = 0; i < b->n; i++) {
 		uint8_t v = b->verdict[i] == XP_UNDECIDED ? rest : b->verdict[i];
 		uint32_t out = v == XP_FORWARD ? b->out_port[i] : b->port;

@@ -16,6 +16,8 @@
 #define XP_CONTROL (-1)
 #define XP_PORTS_MAX 8 /* of a worker */
 #define XP_SET_RING 8192 /* keys on a worker's ring, a power of two */
+#define XP_TAP_LEAVING 63 /* the point behind all stages; k: the one behind k of them */
+#define XP_TAPS_MAX 8
 #define XP_TX_METADATA 24 /* bytes before a packet that goes out: struct xp_tx_metadata */
 
 enum xp_flag {
@@ -65,6 +67,7 @@ struct xp_batch {
 	uint32_t n_tx_times_due;
 	uint32_t tx_times;        /* NIC or kernel tell when a packet leaves, */
 	uint32_t tx_times_wanted; /* and a stage has asked at least once */
+	struct xp_taps *taps;     /* that look on; NULL: none */
 #define X(name, type, width, writable, by, doc) type *name;
 	XP_COLUMNS(X)
 #undef X
@@ -148,6 +151,46 @@ struct xp_stage {
 	xp_stage_fn *run;
 	void *state;
 	uint64_t *counts; /* enum xp_stage_count, then the stage's own counters */
+	uint32_t number;  /* in the chain, from 1 */
+};
+
+/* Where the reader of a ring of blocks is: it has written all before down, to that file, up to there. */
+struct xp_blocks_at {
+	uint64_t consumer;
+	uint64_t file;
+	uint64_t offset;
+};
+
+struct xp_blocks;
+typedef unsigned int xp_bpf_filter_fn(const void *program, const uint8_t *packet,
+				      unsigned int wire_len, unsigned int len);
+
+/* Which packets are copied, when, and how. */
+struct xp_tap {
+	struct xp_blocks *blocks;
+	uint64_t points;      /* bit k: when k stages have run; XP_TAP_LEAVING */
+	uint32_t verdicts;    /* bit v: those that have it so far */
+	uint32_t snaplen;     /* bytes of a packet at the most */
+	uint32_t interface;   /* number in the capture of the first point's first port */
+	uint32_t n_ports;     /* the numbers of the next point's begin so much further */
+	const void *program;  /* struct bpf_insn *: packets that it takes; NULL: all */
+	xp_bpf_filter_fn *run_program; /* libpcap's bpf_filter */
+	/* pcapng options by verdict and who decided, n_by of those: number v * n_by + by is options +
+	 * option_at[number], up to the next one's. NULL: none */
+	const uint8_t *options;
+	const uint32_t *option_at;
+	uint32_t n_verdicts;
+	uint32_t n_by;
+	uint64_t copied;
+	uint64_t lost;
+};
+
+/* The taps of a worker that come and go. */
+struct xp_taps {
+	struct xp_tap *taps[8]; /* XP_TAPS_MAX */
+	uint32_t n;
+	uint32_t by_default;  /* what stands for the pipeline's default where who decided is told */
+	uint8_t *decided_by;  /* for each packet of the batch: the stage's number, or 0 */
 };
 
 /* How packets are given back to the kernel. */
@@ -272,7 +315,8 @@ void xp_batch_tells_tx_times(struct xp_batch *b);
 uint32_t xp_batch_n_sent(const struct xp_batch *b);
 uint64_t *xp_batch_sent_tag(struct xp_batch *b);
 uint64_t *xp_batch_sent_time_ns(struct xp_batch *b);
-void xp_batch_read(const struct xp_batch *b, uint32_t packet, uint8_t *out);
+void xp_batch_read(const struct xp_batch *b, uint32_t packet, uint8_t *out, uint32_t n);
+void xp_batch_set_taps(struct xp_batch *b, struct xp_taps *taps);
 void xp_load(const struct xp_batch *b, const int32_t *offsets, uint32_t step, void *out,
 	     uint32_t width, uint64_t missing);
 void xp_load_bytes(const struct xp_batch *b, const int32_t *offsets, uint32_t step, uint8_t *out,
@@ -310,6 +354,25 @@ uint32_t xp_set_ring_put(void *memory, void *recent, uint32_t set, const uint8_t
 			 uint32_t n, uint32_t length4, uint32_t length6);
 uint32_t xp_set_ring_take(void *memory, struct xp_set_key *keys, uint32_t n);
 
+/* blocks.c */
+uint64_t xp_blocks_bytes(uint64_t size);
+struct xp_blocks *xp_blocks_map(int fd, uint64_t size);
+void xp_blocks_unmap(struct xp_blocks *blocks);
+void xp_blocks_attach(struct xp_blocks *blocks);
+uint64_t xp_blocks_attached(const struct xp_blocks *blocks);
+uint64_t xp_blocks_packets(const struct xp_blocks *blocks);
+uint64_t xp_blocks_lost(const struct xp_blocks *blocks);
+struct xp_blocks_at xp_blocks_position(const struct xp_blocks *blocks);
+int64_t xp_blocks_peek(const struct xp_blocks *blocks, uint64_t from, uint8_t **data);
+uint64_t xp_blocks_whole(const uint8_t *data, uint64_t n, uint64_t max_bytes, uint64_t max_packets,
+			 uint64_t *packets);
+void xp_blocks_release(struct xp_blocks *blocks, struct xp_blocks_at at);
+
+/* tap.c */
+void xp_tap_received(struct xp_batch *b);
+void xp_tap_stage(struct xp_batch *b, uint32_t n);
+void xp_tap_leaving(struct xp_batch *b, uint32_t default_verdict);
+
 /* capture.c */
 int xp_fill_from_capture(struct xp_batch *b, void *next_ex, void *handle);
 
@@ -317,6 +380,11 @@ int xp_fill_from_capture(struct xp_batch *b, void *next_ex, void *handle);
 struct xp_counts_state {
 	uint64_t *counters; /* the stage's own, in the order of its `counters` */
 };
+struct xp_record_state {
+	uint64_t *counters;
+	struct xp_tap *tap; /* NULL: nothing is written */
+};
+int xp_stage_record(struct xp_batch *batch, void *state);
 int xp_stage_nothing(struct xp_batch *batch, void *state);
 int xp_stage_headers(struct xp_batch *batch, void *state);
 int xp_stage_swap_addresses(struct xp_batch *batch, void *state);
