@@ -88,7 +88,7 @@ def test_a_capture_has_every_packet_with_verdict_stage_and_queue(
     assert {row[5] for row in seen} == {"7"}  # as they leave: the addresses are swapped
     [(name, queue, action)] = {(row[2], row[3], row[4]) for row in seen}
     assert name == f"h0-q{queue}-out"
-    assert action == "XDP_TX"
+    assert action == "3"  # XDP_TX
     final = running.end()
     assert final["ledger"]["residual"] == 0
     assert final["ledger"]["sent"] == 50
