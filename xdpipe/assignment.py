@@ -44,6 +44,7 @@ class Assignment:
         partial_checksums: packets may come with checksums that nobody filled in.
         sets: there are sets of addresses, and two more descriptors behind the page's: of the ring
             for keys, and of an eventfd.
+        n_recordings: stages Record, and so many more descriptors behind those: of a ring for each.
         ports: in the order of the pipeline's.
     """
 
@@ -57,6 +58,7 @@ class Assignment:
     busy_poll: bool
     partial_checksums: bool
     sets: bool
+    n_recordings: int
     ports: tuple[PortAssignment, ...]
 
     def to_dict(self) -> dict[str, Any]:

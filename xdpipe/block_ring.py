@@ -18,11 +18,13 @@ class Position(NamedTuple):
 
     Attributes:
         consumer: bytes of the ring that it has written down.
+        packets: that these were.
         file: number of the file that it writes to.
         offset: bytes that this file has.
     """
 
     consumer: int
+    packets: int = 0
     file: int = 0
     offset: int = 0
 
@@ -79,7 +81,7 @@ class BlockRing:
     def position(self) -> Position:
         """Where its reader is."""
         at = lib.xp_blocks_position(self.c)
-        return Position(at.consumer, at.file, at.offset)
+        return Position(at.consumer, at.packets, at.file, at.offset)
 
     def n_waiting(self, start: int) -> int:
         """Bytes behind position `start`, which the reader has reached.

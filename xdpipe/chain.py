@@ -68,7 +68,9 @@ def describe(stages: Sequence[Any]) -> tuple[StageInfo, ...]:
         there.update(stage.provides)
         twins = sum(info.name.partition("#")[0] == stage.name for info in infos)
         name = f"{stage.name}#{twins + 1}" if twins else stage.name
-        infos.append(StageInfo(name, isinstance(stage, NativeStage), tuple(stage.counters)))
+        native = isinstance(stage, NativeStage)
+        recording = stage.recording if isinstance(stage, NativeStage) else None
+        infos.append(StageInfo(name, native, tuple(stage.counters), recording))
     return tuple(infos)
 
 

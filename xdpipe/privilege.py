@@ -45,6 +45,12 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def outlive_parent() -> None:
+    """Undo die_with_parent."""
+    if _prctl(_PR_SET_PDEATHSIG, 0):
+        _fail("prctl PR_SET_PDEATHSIG")
+
+
 def renounce() -> None:
     """Set no_new_privs and empty the bounding set: what is had is all there will ever be.
 

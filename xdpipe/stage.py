@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from xdpipe.batch import Batch
+    from xdpipe.recording import Recording
     from xdpipe.stage_sets import StageSet
 
 PACKETS: int = lib.XP_STAGE_PACKETS
@@ -71,6 +72,9 @@ class Stage(ABC):
 
 class NativeStage(Stage):
     """A stage that is a C function over the batch; consecutive ones run as one call."""
+
+    recording: Recording | None = None
+    """What is written of the packets that come by: of a stage Record."""
 
     function: ClassVar[str]
     """Its name in the core: `int function(struct xp_batch *, void *state)`."""

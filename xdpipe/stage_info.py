@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from xdpipe.recording import Recording
 from xdpipe.stage import ERRORS, NS, OWN, PACKETS
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ class StageInfo:
     name: str
     native: bool
     counters: tuple[str, ...]
+    recording: Recording | None = None
+    """Of a stage Record: what it declares."""
 
     @property
     def n_counts(self) -> int:
@@ -26,12 +29,14 @@ class StageInfo:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a form that JSON gives back the same."""
-        return {**asdict(self), "counters": list(self.counters)}
+        recording = self.recording.to_dict() if self.recording is not None else None
+        return {**asdict(self), "counters": list(self.counters), "recording": recording}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> StageInfo:
         """Undo to_dict."""
-        return cls(data["name"], data["native"], tuple(data["counters"]))
+        recording = data["recording"] and Recording.from_dict(data["recording"])
+        return cls(data["name"], data["native"], tuple(data["counters"]), recording)
 
 
 def read_counts(infos: Sequence[StageInfo], memory: memoryview) -> list[dict[str, Any]]:

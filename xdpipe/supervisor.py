@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from xdpipe.link_watch import LinkWatch
     from xdpipe.port import Port
+    from xdpipe.recorder_handle import RecorderHandle
     from xdpipe.run_options import RunOptions
     from xdpipe.tap_keeper import TapKeeper
 
@@ -71,6 +72,7 @@ class Supervisor:
         self._handles: list[WorkerHandle] = []
         self._sets: SetKeeper | None = None
         self._taps: TapKeeper | None = None
+        self._recorder: RecorderHandle | None = None
         self._listener: socket.socket | None = None
         self.started_at = 0.0
         self.stop_asked = False
@@ -118,7 +120,11 @@ class Supervisor:
                 handle.set_ring = ring = SetRing()
                 keys_came = partial(self._sets.take, ring)
                 self._selector.register(ring.event_fd, selectors.EVENT_READ, keys_came)
+            if self._recorder is not None:
+                self._recorder.give_rings(handle)
             handle.hand_over(adopt=False)
+        if self._recorder is not None:
+            self._recorder.start()
         for handle in self._handles:
             handle.expect("mapped", self._interrupted)
             handle.bind(self._mode)
@@ -159,6 +165,15 @@ class Supervisor:
                 passes=self.default == "PASS", leaves=self.default != "DROP",
                 set_maps=self._sets.maps if self._sets else {},
             )  # fmt: skip
+
+        if any(info.recording is not None for info in self._infos):
+            from xdpipe.recorder_handle import RecorderHandle  # few pipelines record
+
+            devs = [port.link.name for port in self._ports]
+            self._recorder = RecorderHandle(
+                self._options, self._infos, devs, self._handles, self._selector, self._tell
+            )
+            self._stack.callback(self._recorder.close)
 
     def _leave_cores(self) -> None:
         """Stay off the workers' cores ourselves, as far as there are others."""
@@ -391,6 +406,7 @@ class Supervisor:
                 port.status(ledger) for port, ledger in zip(self._ports, ledgers, strict=True)
             ],
             "sets": self._sets_status(),
+            "recordings": [] if self._recorder is None else self._recorder.status(),
             "taps": [] if self._taps is None else self._taps.status(),
             "workers": [handle.status(first.attached.mode) for handle in self._handles],
             "stages": sum_stages(self._handles),
@@ -446,6 +462,8 @@ class Supervisor:
             if handle.state != "done":
                 handle.abandon()
         self._ports.detach()
+        if self._recorder is not None:
+            self._recorder.finish()
         final = self.status()
         self._stack.close()
         return final

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import struct
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -50,7 +49,7 @@ class TapOrder:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a form that JSON can hold."""
-        return asdict(self)
+        return {**asdict(self), "program": [list(insn) for insn in self.program]}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> TapOrder:
@@ -129,6 +128,8 @@ def _bpf_filter(program: bytes) -> Any:
     By ctypes, since the worker's queue fills up meanwhile: the binding that compiles filters takes
     fifty times as long to import.
     """
+    import ctypes  # 5 ms, which a supervisor need not spend
+
     for name in _LIBPCAP:
         try:
             libpcap = ctypes.CDLL(name)

@@ -96,7 +96,7 @@ class TapReader:
         if request.filter:
             from xdpipe.filter import Filter
 
-            program = [tuple(insn) for insn in Filter(request.filter).instructions]
+            program = [(i.code, i.jt, i.jf, i.k) for i in Filter(request.filter).instructions]
         sock = self._stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         fds: list[int] = []
         try:
@@ -155,8 +155,8 @@ class TapReader:
                 if not n:
                     break
                 yield blocks
-                ring.release(Position(start + len(blocks)))
                 self.n_packets += n
+                ring.release(Position(start + len(blocks)))
                 n_packets -= n
 
     @property

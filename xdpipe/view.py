@@ -227,6 +227,26 @@ def sets_table(sets: list[Status]) -> Table:
     return table
 
 
+def recordings_table(recordings: list[Status]) -> Table:
+    """Draw a row for each capture that is written: a stage's, of a queue."""
+    table = _table()
+    for heading in ("recorded by", "queue", "packets", "waiting", "lost", "file"):
+        side = "left" if heading == "recorded by" else "right"
+        table.add_column(heading, justify=side, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("directory")
+    for each in recordings:
+        names = ("packets", "waiting", "lost", "file")
+        table.add_row(
+            each["stage"], str(each["queue"]), *(count(each[name]) for name in names),
+            each["directory"],
+        )  # fmt: skip
+    return table
+
+
+def _recordings(status: Status) -> list[RenderableType]:
+    return [recordings_table(status["recordings"])] if status["recordings"] else []
+
+
 def _sets(status: Status) -> list[RenderableType]:
     return [sets_table(status["sets"])] if status["sets"] else []
 
@@ -252,8 +272,15 @@ def live(now: Status, before: Status | None) -> RenderableType:
         f"seen {count(ledger['seen'])}   to the kernel {count(to_kernel)}   "
         f"taken {count(ledger['redirected'])}"
     )
-    tables = (workers_table(now, before), *_ports(now), *_sets(now), stages_table(now["stages"]))
-    return Group(head, *tables, line)
+    return Group(
+        head,
+        workers_table(now, before),
+        *_ports(now),
+        *_sets(now),
+        *_recordings(now),
+        stages_table(now["stages"]),
+        line,
+    )
 
 
 def final(status: Status) -> RenderableType:
@@ -262,6 +289,7 @@ def final(status: Status) -> RenderableType:
         workers_table(status, None),
         *_ports(status),
         *_sets(status),
+        *_recordings(status),
         stages_table(status["stages"]),
         *reports(status["stages"]),
         ledger_tree(status["ledger"]),

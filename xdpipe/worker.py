@@ -28,7 +28,7 @@ from xdpipe.pipeline import Pipeline, load_pipeline
 from xdpipe.privilege import die_with_parent, drop_all, find_user, renounce
 from xdpipe.set_ring import SetRing
 from xdpipe.stage_sets import stage_sets
-from xdpipe.stages import Headers
+from xdpipe.stages import Headers, Record
 from xdpipe.tap import TapOrder, Taps
 from xdpipe.umem import Umem
 from xdpipe.verdict import PASS
@@ -230,6 +230,15 @@ class Port:
     way_back: WayBack | None = None
 
 
+def _record_to(pipeline: Pipeline, assignment: Assignment, fds: list[int]) -> None:
+    """Give each stage Record the ring that it copies to; their descriptors come first."""
+    names = [info.name for info in pipeline.infos]
+    stages = [stage for stage in pipeline.stages if isinstance(stage, Record)]
+    for stage in stages:
+        ring = BlockRing(stage.recording.ring_bytes, fds.pop(0))
+        stage.copy_to(ring, names, assignment.queue, len(assignment.ports))
+
+
 def _way_back(fds: Sequence[int], ifindex: int, *, needed: bool) -> WayBack | None:
     """Return by what packets are given back to the kernel, None if by nothing.
 
@@ -262,6 +271,7 @@ def _work(control: Control, file: str, user: str) -> None:
     umem = Umem(assignment.geometry, umem_fd)
     page = CountersPage(pipeline.infos, len(assignment.ports), page_fd)
     set_ring = SetRing(port_fds.pop(0), port_fds.pop(0)) if assignment.sets else None
+    _record_to(pipeline, assignment, port_fds)
     ports, pass_fds = [], []
     for assigned in assignment.ports:
         ports.append(Port(Xsk(port_fds.pop(0), assignment.geometry)))

@@ -22,6 +22,7 @@ from xdpipe.xsk import REOPEN_S, XskStatistics
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from xdpipe.block_ring import BlockRing
     from xdpipe.queue_socket import QueueSocket
     from xdpipe.run_options import RunOptions
     from xdpipe.set_ring import SetRing
@@ -56,6 +57,8 @@ class WorkerHandle:
         """One of each port."""
         self.set_ring: SetRing | None = None
         """By which the worker hands over keys of sets; None: there are no sets."""
+        self.record_rings: list[BlockRing] = []
+        """By which the worker hands over copies: one of each stage Record."""
         self.restarts = -1
         self.ready_at = 0.0
         self.state = "new"
@@ -228,13 +231,14 @@ class WorkerHandle:
             self.umem.fd,
             self.page.fd,
             *ring_fds,
+            *(record_ring.fd for record_ring in self.record_rings),
             *(fd for socket in self.sockets for fd in socket.fds),
         ]
         assignment = Assignment(
             self.queue, self.core, options.batch_size, options.spin_us, self.umem.geometry, adopt,
             options.need_wakeup, options.busy_poll,
             any(socket.partial_checksums for socket in self.sockets), ring is not None,
-            tuple(socket.assignment for socket in self.sockets),
+            len(self.record_rings), tuple(socket.assignment for socket in self.sockets),
         )  # fmt: skip
         self.control.send("serve", assignment.to_dict(), tuple(fds))
 
@@ -307,6 +311,8 @@ class WorkerHandle:
             owner = getattr(self, name, None)
             if owner is not None:
                 owner.close()
+        for record_ring in self.record_rings:
+            record_ring.close()
 
     def status(self, attach: str) -> dict[str, Any]:
         """Return what `--json` shows of this worker under `workers`."""

@@ -8,7 +8,7 @@
  * next block says so (epb_dropcount). The indices count bytes and never wrap. The data is mapped twice
  * in a row, so that no block is in two pieces.
  *
- * The reader's position is of three numbers, which change at once: it writes the one of two places that
+ * The reader's position is of several numbers, which change at once: it writes the one of two places that
  * is not valid, then says that it is. So also a next reader, after one was killed, knows what was
  * written and where.
  */

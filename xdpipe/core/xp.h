@@ -156,7 +156,8 @@ struct xp_stage {
 
 /* Where the reader of a ring of blocks is: it has written all before down, to that file, up to there. */
 struct xp_blocks_at {
-	uint64_t consumer;
+	uint64_t consumer; /* bytes */
+	uint64_t packets;
 	uint64_t file;
 	uint64_t offset;
 };
@@ -367,6 +368,15 @@ int64_t xp_blocks_peek(const struct xp_blocks *blocks, uint64_t from, uint8_t **
 uint64_t xp_blocks_whole(const uint8_t *data, uint64_t n, uint64_t max_bytes, uint64_t max_packets,
 			 uint64_t *packets);
 void xp_blocks_release(struct xp_blocks *blocks, struct xp_blocks_at at);
+
+/* uring.c */
+struct xp_uring;
+struct xp_uring *xp_uring_open(uint32_t n);
+void xp_uring_close(struct xp_uring *u);
+int xp_uring_fd(const struct xp_uring *u);
+int xp_uring_write(struct xp_uring *u, int fd, const uint8_t *data, uint32_t n, uint64_t offset,
+		   uint64_t tag);
+int xp_uring_reap(struct xp_uring *u, uint64_t *tag, int32_t *result);
 
 /* tap.c */
 void xp_tap_received(struct xp_batch *b);

@@ -1,0 +1,219 @@
+"""The supervisor's side of the recorder: its process, and directories and rings for it."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xdpipe.block_ring import BlockRing
+from xdpipe.control import Control, ControlClosed
+from xdpipe.errors import XdpipeError
+from xdpipe.pcapng import Interface
+from xdpipe.privilege import find_user
+from xdpipe.recorder import FINISH_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from xdpipe.recording import Recording
+    from xdpipe.run_options import RunOptions
+    from xdpipe.stage_info import StageInfo
+    from xdpipe.worker_handle import WorkerHandle
+
+_READY_S = 30.0
+_USELESS_MAX = 3
+"""Recorders in a row that die without having written anything, and are replaced."""
+
+
+class RecorderHandle:
+    """The recorder of a pipeline that has stages Record.
+
+    Args:
+        options: how the pipeline runs.
+        infos: its stages.
+        devs: names of its interfaces, one of each port.
+        handles: its workers'.
+        selector: that the supervisor waits with.
+        tell: told in a line what happens.
+    """
+
+    def __init__(
+        self,
+        options: RunOptions,
+        infos: Sequence[StageInfo],
+        devs: Sequence[str],
+        handles: Sequence[WorkerHandle],
+        selector: selectors.BaseSelector,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._options = options
+        self._devs = devs
+        self._handles = handles
+        self._selector = selector
+        self._tell = tell
+        self._recordings: list[tuple[str, Recording]] = [
+            (info.name, info.recording) for info in infos if info.recording is not None
+        ]
+        self._directories: list[int] = []
+        self._n_useless = 0
+        self._written_before = 0
+        self.popen: subprocess.Popen[bytes] | None = None
+        self.by = ""
+        """What writes: io_uring or threads."""
+
+    def give_rings(self, handle: WorkerHandle) -> None:
+        """Make the rings of a queue; they are the worker's handle's."""
+        for _, recording in self._recordings:
+            handle.record_rings.append(BlockRing(recording.ring_bytes))
+
+    def start(self) -> None:
+        """Make the directories and start the process; return when it writes.
+
+        Raises:
+            XdpipeError: it may not write there, or does not start.
+        """
+        entry = find_user(self._options.user)
+        for _, recording in self._recordings:
+            path = Path(recording.directory)
+            try:
+                if not path.is_dir():
+                    path.mkdir(parents=True)
+                    if entry is not None:
+                        os.chown(path, entry.pw_uid, entry.pw_gid)
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+                self._directories.append(os.open(path, flags))
+            except OSError as error:
+                raise XdpipeError(f"{path}: {error.strerror}") from error
+        self._spawn()
+        try:
+            kind, body = self.control.receive_plain(_READY_S)
+        except (ControlClosed, TimeoutError) as error:
+            raise XdpipeError("the recorder does not start") from error
+        if kind != "ready":
+            raise XdpipeError(str(body))
+        self.by = body["by"]
+        self._selector.register(self.control, selectors.EVENT_READ, self._spoke)
+
+    def _spawn(self) -> None:
+        self.control, theirs = Control.pair()
+        with theirs:
+            self.popen = subprocess.Popen(
+                [
+                    sys.executable, "-P", "-m", "xdpipe.recorder",
+                    str(theirs.fileno()), self._options.user,
+                ],
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno(),
+            )  # fmt: skip
+        self._written_before = self._n_written
+        name = f"{Path(self._options.file).stem}-{self._devs[0]}"
+        streams, fds = [], []
+        for handle in self._handles:
+            for number, (stage, recording) in enumerate(self._recordings):
+                interfaces = [
+                    Interface(
+                        f"{dev}-q{handle.queue}-{stage}",
+                        f"packets of {dev}, queue {handle.queue}, at the stage {stage}",
+                        recording.order.snaplen,
+                    )
+                    for dev in self._devs
+                ]
+                streams.append(
+                    {
+                        "recording": recording.to_dict(),
+                        "prefix": f"{name}-{stage.replace('#', '')}-q{handle.queue}",
+                        "interfaces": [asdict(interface) for interface in interfaces],
+                    }
+                )
+                fds += [handle.record_rings[number].fd, self._directories[number]]
+        body = {"user": self._options.user, "streams": streams}
+        self.control.send("record", body, tuple(fds))
+
+    @property
+    def _n_written(self) -> int:
+        rings = [ring for handle in self._handles for ring in handle.record_rings]
+        return sum(ring.position.packets for ring in rings)
+
+    def _spoke(self) -> None:
+        try:
+            kind, body = self.control.receive_plain(0)
+        except ControlClosed:
+            self._died()
+            return
+        if kind in ("told", "error"):
+            self._tell(str(body))
+
+    def _died(self) -> None:
+        """Have another one go on, unless none lives for long."""
+        assert self.popen is not None
+        self._selector.unregister(self.control)
+        self.control.close()
+        self.popen.kill()
+        status = self.popen.wait()
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        text = f"the recorder (pid {self.popen.pid}) died of {how}; "
+        self.popen = None
+        self._n_useless = self._n_useless + 1 if self._n_written == self._written_before else 0
+        if self._n_useless >= _USELESS_MAX:
+            self._tell(
+                text + f"{self._n_useless} in a row wrote nothing, so nothing is recorded any more"
+            )
+        else:
+            self._spawn()
+            self._selector.register(self.control, selectors.EVENT_READ, self._spoke)
+            self._tell(text + "another one goes on where it was")
+
+    def finish(self) -> None:
+        """Have it write what there is, and end."""
+        if self.popen is None:
+            return
+        deadline = time.monotonic() + FINISH_S + 1
+        try:
+            self.control.send("stop")
+            kind = ""
+            while kind != "done":
+                kind, body = self.control.receive_plain(max(0.0, deadline - time.monotonic()))
+                if kind == "told":
+                    self._tell(str(body))
+            self.popen.wait(1)
+        except (ControlClosed, TimeoutError, subprocess.TimeoutExpired):
+            self._tell("the recorder does not end; what it has not written is lost")
+
+    def status(self) -> list[dict[str, Any]]:
+        """Return what `--json` shows under `recordings`."""
+        return [
+            {
+                "stage": stage,
+                "queue": handle.queue,
+                "directory": recording.directory,
+                "by": self.by,
+                "pid": None if self.popen is None else self.popen.pid,
+                "packets": ring.position.packets,
+                "waiting": ring.n_packets - ring.position.packets,
+                "lost": ring.n_lost,
+                "file": ring.position.file,
+            }
+            for handle in self._handles
+            for (stage, recording), ring in zip(
+                self._recordings, handle.record_rings, strict=True
+            )
+        ]  # fmt: skip
+
+    def close(self) -> None:
+        """End the process if it runs, and let go of the directories. May be called twice."""
+        if self.popen is not None:
+            self.popen.kill()
+            self.popen.wait()
+            self.control.close()  # the selector is closed, or forgets it by itself
+        self.popen = None
+        for fd in self._directories:
+            os.close(fd)
+        self._directories.clear()
