@@ -164,6 +164,8 @@ def report(
         return
     told["rounds"] = str(given.rounds)
     console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 110)  # else a pipe has 80 columns
     console.print(f"{bench}: " + ", ".join(f"{name} {value}" for name, value in told.items()))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     for heading in ("", "value", "unit", "low", "high", "peer", "peer's", "ratio", "aim"):

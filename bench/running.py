@@ -27,6 +27,8 @@ class RunningPipeline:
         chain: str | Path,
         devs: tuple[str, ...] = ("h0",),
         mode: str = "auto",
+        within: str = "",
+        more: tuple[str, ...] = (),
     ) -> None:
         """Start.
 
@@ -35,12 +37,16 @@ class RunningPipeline:
             chain: a file of bench/pipelines, or a path.
             devs: the interfaces, as `xdpipe run --dev` takes them.
             mode: `auto`, `zerocopy` or `copy`.
+            within: cores that all of its processes have to stay on, as taskset(1) takes them;
+                empty: what they choose.
+            more: arguments for `xdpipe run`.
         """
         self._popen: subprocess.Popen[str] = namespace.popen(
-            [sys.executable, "-P", "-m", "xdpipe.cli", "run",
+            [*(["taskset", "--cpu-list", within] if within else []),
+             sys.executable, "-P", "-m", "xdpipe.cli", "run",
              str(chain if isinstance(chain, Path) else PIPELINES / f"{chain}.py"),
              *(word for dev in devs for word in ("--dev", dev)),
-             "--cores", "1", "--mode", mode, "--json"],
+             "--cores", "1", "--mode", mode, "--json", *more],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         with namespace:

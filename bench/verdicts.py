@@ -7,11 +7,15 @@ generator's end, of which the sender's core does the work as well: as it came (t
 with its addresses swapped (testpmd's macswap swaps those of Ethernet; xdpipe parses the headers and
 swaps those of IP and the ports as well, so what comes back is another flow to that end's stack).
 FORWARD sends it out of another port, to a third namespace, as testpmd's io does with two ports.
+Captures, by the stage Record and by xdpipe tap, are compared with dumpcap's by the packets/s at
+which none is lost (lossless.py). There the sender's core is the limit: before dumpcap it carries
+the kernel's way to a packet socket, before xdpipe the way to an AF_XDP socket.
 """
 
 import socket
 
 import harness
+from lossless import measure_lossless
 from running import RunningPipeline
 from testpmd import Testpmd, hugepages
 from wire import Wire
@@ -19,6 +23,7 @@ from wire import Wire
 HOST = "10.9.0.1"  # where the generator's packets go
 PORT = 9
 PEERS = {"io": "io", "swap": "macswap"}  # by chain, testpmd's mode
+CAPTURES = ("record", "tap")
 
 
 def measure_pass(seconds: float) -> dict[str, float]:
@@ -87,8 +92,10 @@ def main() -> None:
         contestants[chain] = lambda chain=chain: measure_sent(chain, given.seconds)
         contestants[f"testpmd {mode}"] = lambda mode=mode: measure_testpmd(mode, given.seconds)
     contestants["cross"] = lambda: measure_sent("cross", given.seconds)
-    crossing = "testpmd io, two ports"
+    crossing = "testpmd io 2 ports"
     contestants[crossing] = lambda: measure_testpmd("io", given.seconds, crossing=True)
+    for name in (*CAPTURES, "dumpcap"):
+        contestants[name] = lambda name=name: measure_lossless(name, given.seconds)
     with hugepages():
         results = harness.alternate(contestants, given.rounds, harness.Console(stderr=True))
     rows = [
@@ -104,6 +111,13 @@ def main() -> None:
         harness.compare(
             "forward", "pkt/s", harness.series(results["cross"], "pps"), crossing,
             harness.series(results[crossing], "pps"), "≥ 1.0",
+        ),
+        *(
+            harness.compare(
+                name, "pkt/s", harness.series(results[name], "pps"), "dumpcap",
+                harness.series(results["dumpcap"], "pps"), "≥ 3.0",
+            )
+            for name in CAPTURES
         ),
     ]  # fmt: skip
     facts = {"driver": "veth", "mode": "copy, native XDP", "packet": "60 bytes", "queues": "1"}

@@ -1,6 +1,7 @@
 """A veth pair to measure over: a generator on one end, the receiver on the other."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -36,11 +37,11 @@ class Wire:
         )
         return int(json.loads(shown.stdout)[0]["stats64"]["rx"]["packets"])
 
-    def generate(self, seconds: float) -> dict[str, float]:
+    def generate(self, seconds: float, pps: float = math.inf) -> dict[str, float]:
         done = self.client.run(
             # from its start, which is compiling, on its own core
             ["taskset", "--cpu-list", "0", sys.executable, str(HERE / "generator.py"), "c0",
-             str(seconds), "--core", "0"],
+             str(seconds), "--core", "0", "--pps", str(pps)],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         sent: dict[str, float] = json.loads(done.stdout)

@@ -114,6 +114,15 @@ def main() -> None:
     type=click.IntRange(2048, 4096),
     help="Bytes of a frame. Default: 2048, or 4096 where the MTU wants it.",
 )
+@click.option(
+    "--frames",
+    "n_frames",
+    type=click.IntRange(64, 1 << 20),
+    default=4096,
+    show_default=True,
+    help="Frames of each queue, of each interface: what comes while its worker is held up. "
+    "Rounded up to a power of two.",
+)
 @click.option("--huge-pages", is_flag=True, help="Have the frames on pages of 2 MiB.")
 @click.option(
     "--no-guard",
@@ -124,7 +133,7 @@ def main() -> None:
 def run(file: str, devs: tuple[str, ...], queues: list[int] | None, cores: list[int] | None,
         mode: str, attach: str, duration: float | None, batch_size: int, spin_us: int, user: str,
         watchdog_s: float, busy_poll: bool, need_wakeup: bool, frame_size: int | None,
-        huge_pages: bool, no_guard: bool, as_json: bool) -> None:  # fmt: skip
+        n_frames: int, huge_pages: bool, no_guard: bool, as_json: bool) -> None:  # fmt: skip
     """Run the pipeline of FILE on the queues of its interfaces, until Ctrl-C."""
     from xdpipe.foreground import supervise
     from xdpipe.ranges import check_cores
@@ -136,7 +145,8 @@ def run(file: str, devs: tuple[str, ...], queues: list[int] | None, cores: list[
         file=file, devs=_devs_by_port(devs), queues=tuple(queues or ()),
         cores=tuple(cores or ()), mode=mode, attach=attach, batch_size=batch_size,
         spin_us=spin_us, guard=not no_guard, user=user, watchdog_s=watchdog_s,
-        busy_poll=busy_poll, need_wakeup=need_wakeup, frame_size=frame_size, huge_pages=huge_pages,
+        busy_poll=busy_poll, need_wakeup=need_wakeup, frame_size=frame_size, n_frames=n_frames,
+        huge_pages=huge_pages,
     )  # fmt: skip
     console = Console(stderr=as_json)
     final = supervise(options, duration, console, show=not as_json)

@@ -73,7 +73,7 @@ class Ports:
         return replace(options, queues=queues, cores=cores)
 
     def geometry(self, options: RunOptions) -> Geometry:
-        """Return frames that hold what comes by any port, and as many for each as for one.
+        """Return frames that hold what comes by any port, and as many for each as is asked for.
 
         Raises:
             XdpipeError: see Geometry.for_link.
@@ -85,7 +85,7 @@ class Ports:
             for port in self
         ]
         largest = max(found, key=lambda each: (each.multi_buffer, each.frame_size))
-        return largest.for_ports(len(found))
+        return replace(largest, n_frames=options.n_frames).for_ports(len(found))
 
     def claim(self, stack: ExitStack) -> None:
         """Make sure that no other pipeline runs on any of them, until the stack is closed.
