@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from hosts import CLIENT4, EXAMPLES, HOST4, PATIENCE, PIPELINES, Bench, Running, echoes, until
 
+pytestmark = pytest.mark.skipif(shutil.which("tshark") is None, reason="no tshark here")
 TSHARK = ["tshark", "-n", "-T", "fields", "-E", "separator=|"]
 
 
