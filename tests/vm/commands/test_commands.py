@@ -61,8 +61,9 @@ def test_the_documented_commands_are_these() -> None:
 
 
 def test_build_has_nothing_to_do_twice() -> None:
-    done = run(documented()[0].split())
-    assert done.returncode == 0
+    for _ in range(2):  # the image may be there, but from other packages
+        done = run(documented()[0].split())
+        assert done.returncode == 0
     assert done.stderr.splitlines()[-1].startswith("vm: ready: ")
     assert "making" not in done.stderr
 
