@@ -232,7 +232,8 @@ class Stream:
         file = self._file
         room = self._recording.file_bytes - file.offset
         blocks, n = self._ring.peek(self._taken.consumer, min(BLOCK, room))
-        data = self._packed(blocks)
+        # compressors may not have their input change under them, and the worker could
+        data = self._packed(bytes(blocks)) if self._compress else blocks
         position = Position(
             self._taken.consumer + len(blocks), self._taken.packets + n, file.number,
             file.offset + len(data),

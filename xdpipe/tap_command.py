@@ -195,20 +195,26 @@ def _interface(dev: str, queue: int, point: str, request: TapRequest) -> Interfa
 
 
 def packets(blocks: memoryview, interfaces: Sequence[Interface]) -> Iterator[Seen]:
-    """Take blocks apart, as core/blocks.c puts them together."""
+    """Take blocks apart, as core/blocks.c puts them together.
+
+    They lie in memory that a worker may write to, which parses hostile packets: so a copy is taken
+    apart, and that ends where something cannot be.
+    """
+    copy = bytes(blocks)
     at = 0
-    while at < len(blocks):
-        _, size, interface, high, low, captured, length = _EPB.unpack_from(blocks, at)
+    while len(copy) - at >= _EPB.size + 4:
+        _, size, interface, high, low, captured, length = _EPB.unpack_from(copy, at)
         start = at + _EPB.size
-        options = start + captured + -captured % 4
+        options, end = start + captured + -captured % 4, at + size - 4
+        if end > len(copy) - 4 or options > end:
+            return
         comment = ""
-        if at + size - options > 4:
-            code, n = struct.unpack_from("=HH", blocks, options)
+        if end - options >= 4:
+            code, n = struct.unpack_from("=HH", copy, options)
             if code == 1:
-                comment = bytes(blocks[options + 4 : options + 4 + n]).decode(errors="replace")
+                comment = copy[options + 4 : min(options + 4 + n, end)].decode(errors="replace")
         name = interfaces[interface].name if interface < len(interfaces) else "?"
-        data = bytes(blocks[start : start + captured])
-        yield Seen(high << 32 | low, name, comment, data, length)
+        yield Seen(high << 32 | low, name, comment, copy[start : start + captured], length)
         at += size
 
 
@@ -222,7 +228,8 @@ def show(seen: Seen) -> str:
         text = l2.Ether(seen.data).summary().removeprefix("Ether / ")
     except Exception:  # what scapy makes of garbage
         text = "?"
-    return f"{clock}.{ns // 1000:06} {seen.interface} {seen.comment}: {text}, {seen.length} bytes"
+    line = f"{clock}.{ns // 1000:06} {seen.interface} {seen.comment}: {text}, {seen.length} bytes"
+    return "".join(c if c.isprintable() else "?" for c in line)  # it goes to a terminal
 
 
 def write_all(fd: int, data: Any) -> None:

@@ -22,7 +22,7 @@ from xdpipe.pcapng import Interface
 from xdpipe.stage import Stage
 from xdpipe.stages import Headers, SwapAddresses
 from xdpipe.tap import LEAVING, TAPS_MAX, TapOrder, Taps, verdict_bits
-from xdpipe.tap_command import Seen, packets
+from xdpipe.tap_command import Seen, packets, show
 from xdpipe.verdict import DROP, PASS, TX, Verdict
 
 ALL = verdict_bits(None)
@@ -275,3 +275,25 @@ def test_sizes_are_powers_of_two_of_pages() -> None:
     assert [ring_size(n) for n in (1, 4096, 4097, 10 << 20)] == [4096, 4096, 8192, 16 << 20]
     with pytest.raises(XdpipeError, match="Invalid argument"):
         BlockRing(5000)
+
+
+def test_lines_are_made_of_anything_without_an_error() -> None:
+    """What a worker writes after its blocks were looked at is not looked at again."""
+    rng = np.random.default_rng(3)
+    tapped = Tapped([], order(1 << LEAVING))
+    tapped.batch.load(DATA)
+    lib.xp_tap_leaving(tapped.batch.c, TX)
+    good = bytes(tapped.reader.peek(0, 1 << 20)[0])
+    for _ in range(3000):
+        bad = bytearray(good)
+        for at in rng.integers(0, len(bad), 3):
+            bad[at] = rng.integers(0, 256)
+        for seen in packets(memoryview(bad), [Interface("one", "", WHOLE)]):
+            assert len(seen.data) <= len(bad)
+
+
+def test_a_line_has_nothing_that_a_terminal_would_obey() -> None:
+    seen = Seen(1_500_000_000, "h0-q0-out", "DROP\x1b[2J\n", b"\x1b]0;x\x07" * 10, 60)
+    line = show(seen)
+    assert line.isprintable()
+    assert ".500000 h0-q0-out DROP?[2J?: " in line
