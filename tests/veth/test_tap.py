@@ -13,7 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from hosts import CLIENT4, EXAMPLES, HOST4, PATIENCE, PIPELINES, Bench, Running, echoes, until
+from hosts import (
+    CLIENT4,
+    EXAMPLES,
+    HOST4,
+    PATIENCE,
+    PIPELINES,
+    Bench,
+    Running,
+    crossing,
+    echoes,
+    until,
+)
 
 pytestmark = pytest.mark.skipif(shutil.which("tshark") is None, reason="no tshark here")
 TSHARK = ["tshark", "-n", "-T", "fields", "-E", "separator=|"]
@@ -268,6 +279,23 @@ def test_the_pipelines_end_is_the_captures_end(bench: Bench, tmp_path: Path) -> 
     assert told.strip() == f"{n:,} packets, 0 lost; the pipeline has ended"
     assert final["ledger"]["residual"] == 0
     assert len(fields(capture, "frame.comment")) == n
+
+
+def test_each_port_is_an_interface_of_the_capture(tmp_path: Path) -> None:
+    capture = tmp_path / "tap.pcapng"
+    with crossing(tmp_path) as bench:
+        running = bench.run(EXAMPLES / "inline_filter.py")
+        args = ("inline_filter", "-w", str(capture), "--filter", "icmp", "--count", "10")
+        with tap(bench, running, *args) as popen:
+            bench.client.run(
+                ["ping", "-c", "5", "-i", "0.02", HOST4], capture_output=True, timeout=30 * PATIENCE
+            )
+            assert popen.wait(30 * PATIENCE) == 0
+        running.end()
+    seen = fields(capture, "icmp.type", "frame.interface_name", "frame.comment")
+    names = {icmp: name.partition("-")[0] for icmp, name, _ in seen}
+    assert names == {"8": "m0", "0": "m1"}  # requests come by the inside, replies by the outside
+    assert {comment for _, _, comment in seen} == {"FORWARD by default"}
 
 
 @pytest.mark.parametrize(
