@@ -43,17 +43,18 @@ class BlockRing:
     Args:
         size: bytes for blocks; see `ring_size`.
         fd: of the memory that another process made; None: make it. Owned by this object.
+        populate: have all of its memory there at once; else as it is touched.
 
     Raises:
         XdpipeError: no memory for it.
     """
 
-    def __init__(self, size: int, fd: int | None = None) -> None:
+    def __init__(self, size: int, fd: int | None = None, *, populate: bool = False) -> None:
         if fd is None:
             fd = shared_memory("xdpipe-blocks", lib.xp_blocks_bytes(size))
         self.fd = fd
         self.size = size
-        self.c: Any = lib.xp_blocks_map(self.fd, size)
+        self.c: Any = lib.xp_blocks_map(self.fd, size, populate)
         if self.c == ffi.NULL:
             reason = os.strerror(ffi.errno)
             os.close(self.fd)

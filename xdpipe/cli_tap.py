@@ -87,22 +87,26 @@ def tap(name: str, stages: tuple[str, ...], expression: str, verdict: str | None
     what finds no room is counted as lost, in the capture too.
     """
     from xdpipe.foreground import StopSignal
-    from xdpipe.tap_command import TapReader, TapRequest
+    from xdpipe.tap_command import TapReader, TapRequest, load_summaries
 
+    if path is None:
+        load_summaries()
     if as_json and path in (None, "-"):
         raise XdpipeError("--json: what was captured goes to a file; add -w FILE")
     request = TapRequest(
         stages or ("out",), verdict and verdict.upper(), expression, snaplen, buffer_mib << 20
     )
     console = Console(stderr=True, highlight=False)
-    with StopSignal() as stop, TapReader(find_run(name), request) as reader:
+    with StopSignal(insist=True) as stop, TapReader(find_run(name), request) as reader:
         output = _Output(path)
+        _become_nobody()
         try:
             _follow(reader, output, count or _WITHOUT_END, console, lambda: stop.came)
         except BrokenPipeError:  # who read it has had enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nor has Python anything left to flush
+            if path in (None, "-"):  # nor is anything of it left to be flushed
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         except OSError as error:
-            raise XdpipeError(f"{path}: {error.strerror}") from error
+            raise XdpipeError(f"{path or 'stdout'}: {error.strerror}") from error
         told = {"packets": reader.n_packets, "lost": reader.n_lost, "ended": reader.ended}
     if as_json:
         print(json.dumps({"file": path, **told}))
@@ -120,21 +124,50 @@ def _follow(
     if late:
         queues = ", ".join(map(str, late))
         console.print(f"queue {queues}: no worker answers; its packets are not seen until one does")
-    if output.path is not None:
-        write_all(output.fd, reader.head())
+    if output.path is None:
+        _until_stop(reader, output, n_packets, stop, lambda: None)
+        return
+    write_all(output.fd, reader.head())
     with console.status("") as status:
         told_at = 0.0
-        while True:
-            last = stop() or reader.ended  # then once more, for what came before
-            n_before = reader.n_packets
-            for blocks in reader.read(n_packets - n_before):
-                output.write(reader, blocks)
-            if last or reader.n_packets >= n_packets:
-                break
-            if output.path is not None and time.monotonic() - told_at > _SHOW_S:
+
+        def show() -> None:
+            nonlocal told_at
+            if time.monotonic() - told_at > _SHOW_S:
                 told_at = time.monotonic()
                 status.update(f"{reader.n_packets:,} packets, {reader.n_lost:,} lost")
-            if reader.n_packets == n_before:
-                reader.wait()
-    if output.path is not None:
-        write_all(output.fd, reader.statistics())
+
+        _until_stop(reader, output, n_packets, stop, show)
+    write_all(output.fd, reader.statistics())
+
+
+def _until_stop(
+    reader: TapReader,
+    output: _Output,
+    n_packets: int,
+    stop: Callable[[], bool],
+    show: Callable[[], None],
+) -> None:
+    """Write down what comes, until it is enough; of what came before a stop all."""
+    stopping = False
+    while True:
+        if not stopping and (stop() or reader.ended):
+            stopping = True
+            reader.take_no_more()
+        n_before = reader.n_packets
+        for blocks in reader.read(n_packets - n_before):
+            output.write(reader, blocks)
+        if reader.n_packets >= n_packets or (stopping and reader.n_packets == n_before):
+            return
+        show()
+        if reader.n_packets == n_before:
+            reader.wait()
+
+
+def _become_nobody() -> None:
+    """Give up all privilege: what comes is looked into, and is whatever somebody sent."""
+    from xdpipe.privilege import drop_all, find_user, outlive_parent, renounce
+
+    renounce()
+    drop_all(find_user("nobody"))
+    outlive_parent()

@@ -75,7 +75,7 @@ class Control:
             raise ControlClosed("control connection: closed by the other side")
         try:
             kind, body = json.loads(data)
-        except (ValueError, RecursionError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             for fd in fds:
                 os.close(fd)
             raise ControlClosed(f"control connection: no message: {error}") from error

@@ -110,6 +110,11 @@ class Filter:
         verdict = lib.pcap_offline_filter(self._program, self._header, ffi.from_buffer(packet))
         return bool(verdict != 0)
 
+    @property
+    def program(self) -> tuple[tuple[int, int, int, int], ...]:
+        """The instructions as plain numbers, for who runs them by libpcap: code, jt, jf, k."""
+        return tuple((i.code, i.jt, i.jf, i.k) for i in self.instructions)
+
     def to_c(self, function: str = "xp_filter") -> str:
         """Return the filter as a C function for an XDP program; see `translate`."""
         return translate(self.instructions, function, self.expression)

@@ -24,12 +24,20 @@ _TICK_S = 0.25
 
 
 class StopSignal:
-    """Remembers SIGINT, SIGTERM and SIGHUP instead of dying of them; a context manager."""
+    """Remembers SIGINT, SIGTERM and SIGHUP instead of dying of them; a context manager.
 
-    def __init__(self) -> None:
+    Args:
+        insist: die of the second one; for who may be held up by whom it writes to.
+    """
+
+    def __init__(self, *, insist: bool = False) -> None:
         self.came = False
+        self._insist = insist
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.came and self._insist:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
         self.came = True
 
     def __enter__(self) -> StopSignal:

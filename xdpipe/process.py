@@ -24,6 +24,14 @@ HUGE_PAGE = 2 << 20
 """Bytes."""
 
 
+_ENVIRONMENT = ("PATH", "LANG", "LC_", "TZ", "PYTHON", "VIRTUAL_ENV")
+
+
+def plain_environment() -> dict[str, str]:
+    """Return what our processes get of the environment, which may hold secrets."""
+    return {key: value for key, value in os.environ.items() if key.startswith(_ENVIRONMENT)}
+
+
 def shared_memory(name: str, size: int, *, huge_pages: bool = False) -> int:
     """Make memory to share with a process that is not trusted; return its descriptor.
 

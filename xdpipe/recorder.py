@@ -50,21 +50,21 @@ class _File:
 
     Args:
         fd: of it; closed by who made this.
+        name: of it.
         number: in its name.
         start: bytes that its head has.
         offset: bytes that it has.
-        n_lost: packets that the ring had lost by then.
         now: time.monotonic().
     """
 
     def __init__(
-        self, fd: int, number: int, start: int, offset: int, n_lost: int, now: float
+        self, fd: int, name: str, number: int, start: int, offset: int, now: float
     ) -> None:
         self.fd = fd
+        self.name = name
         self.number = number
         self.start = start
         self.offset = offset
-        self.n_lost = n_lost
         self.opened_at = now
         self.n_pieces = 0
         """Of it, that are not written and known to be."""
@@ -93,6 +93,7 @@ class Stream:
         interfaces: of each file.
         disk: what writes.
         tell: told in a line when it cannot write, and when it can again.
+        n_under_way_max: writes that may be under way at once.
     """
 
     def __init__(
@@ -104,8 +105,11 @@ class Stream:
         interfaces: Sequence[Interface],
         disk: Disk,
         tell: Callable[[str], None],
+        n_under_way_max: int = DEPTH,
     ) -> None:
         self._ring = ring
+        self._n_under_way_max = n_under_way_max
+        self._much = min(BLOCK, ring.size // 2)
         self._recording = recording
         self._suffix = ".pcapng.zst" if recording.zstd else ".pcapng"
         self._name = re.compile(
@@ -121,7 +125,8 @@ class Stream:
             from zstandard import ZstdCompressor
 
             self._compress = ZstdCompressor(level=1).compress
-        self._taken = ring.position
+        self._written = self._taken = ring.position
+        self._n_lost_told = 0
         self._pieces: deque[_Piece] = deque()
         self._writes: dict[int, _Piece] = {}
         self._wrote_at = 0.0
@@ -129,7 +134,9 @@ class Stream:
         self._trouble = ""  # why the last write failed; empty: it did not
         self._failed = False  # what is under way is awaited, then all that was not written is again
         self._broken = False
-        self._file = self._resume() if self._taken.file else None
+        self._file: _File | None = None
+        if self._taken.file:
+            self._resume()
 
     # Files
 
@@ -138,26 +145,36 @@ class Stream:
         found = filter(None, map(self._name.fullmatch, os.listdir(self._directory)))
         return dict(sorted((int(match[1]), match[0]) for match in found))
 
-    def _resume(self) -> _File | None:
-        """Return the file that a former recorder was writing, without what it had not finished.
+    def _resume(self) -> None:
+        """Go on with the file that a former recorder was writing, without what it had not finished.
 
-        All of the files behind it is on the ring still.
+        All of the files behind it is on the ring still. Where the former recorder was stands in
+        memory that the worker may write to: what cannot be is not believed.
         """
-        names = self._names()
-        for number, name in names.items():
-            if number > self._taken.file:
-                with contextlib.suppress(OSError):
-                    os.unlink(name, dir_fd=self._directory)
-        with contextlib.suppress(OSError, KeyError):
-            name = names[self._taken.file]
-            fd = os.open(name, os.O_RDWR | os.O_CLOEXEC, dir_fd=self._directory)
-            offset = self._taken.offset
-            if os.fstat(fd).st_size >= offset:
-                os.ftruncate(fd, offset)
-                start, now = len(self._packed(self._head)), time.monotonic()
-                return _File(fd, self._taken.file, start, offset, self._ring.n_lost, now)
-            os.close(fd)
-        return None
+        names, at = self._names(), self._taken
+        later = [name for number, name in names.items() if number > at.file]
+        try:
+            if at.file not in names or len(later) > DEPTH:
+                raise XdpipeError(f"no recorder was at file {at.file}")
+            self._ring.n_waiting(at.consumer)
+            name = names[at.file]
+            fd = os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._directory)
+            start = len(self._packed(self._head))
+            if not start <= at.offset <= os.fstat(fd).st_size:
+                os.close(fd)
+                raise XdpipeError(f"{name} has no byte {at.offset}")
+        except (XdpipeError, OSError) as error:
+            self._break(str(error))
+            return
+        os.ftruncate(fd, at.offset)
+        for behind in later:
+            with contextlib.suppress(OSError):
+                os.unlink(behind, dir_fd=self._directory)
+        self._file = _File(fd, name, at.file, start, at.offset, time.monotonic())
+
+    def _break(self, why: str) -> None:
+        self._broken = True
+        self._tell(f"{why}; {self._prefix} records nothing any more")
 
     def _open(self, now: float) -> _File:
         number = (self._taken.file or max(self._names(), default=0)) + 1
@@ -175,9 +192,9 @@ class Stream:
             raise
         self._remove_old()
         if not self._taken.file:  # that of former runs are none of what we were writing
-            self._taken = self._taken._replace(file=number, offset=len(start))
+            self._written = self._taken = self._taken._replace(file=number, offset=len(start))
             self._ring.release(self._taken)
-        return _File(fd, number, len(start), len(start), self._ring.n_lost, now)
+        return _File(fd, name, number, len(start), len(start), now)
 
     def _remove_old(self) -> None:
         if self._recording.n_files is not None:
@@ -197,7 +214,9 @@ class Stream:
 
     def _close_if_done(self, file: _File) -> None:
         if file.full and not file.n_pieces:
-            end = statistics(0, None, self._ring.n_lost - file.n_lost)
+            n_lost = self._ring.n_lost
+            end = statistics(0, None, n_lost - self._n_lost_told)
+            self._n_lost_told = n_lost
             with contextlib.suppress(OSError):  # the packets are there
                 os.pwrite(file.fd, self._packed(end), file.offset)
             os.close(file.fd)
@@ -212,17 +231,16 @@ class Stream:
         if file is not None and file_s is not None and now - file.opened_at >= file_s:
             self._end_file()
         try:
-            while self._disk.n_under_way < DEPTH:
+            while len(self._writes) < self._n_under_way_max and self._disk.n_under_way < DEPTH:
                 waiting = self._ring.n_waiting(self._taken.consumer)
                 hurry = flush or now - self._wrote_at >= LINGER_S
-                if not waiting or (waiting < BLOCK and not hurry):
+                if not waiting or (waiting < self._much and not hurry):
                     return
                 self._write_piece(now)
         except OSError as error:
             self._fail(error, now)
         except XdpipeError as error:
-            self._broken = True
-            self._tell(f"{error}; {self._prefix} records nothing any more")
+            self._break(str(error))
 
     def _write_piece(self, now: float) -> None:
         if self._file is not None and self._recording.file_bytes - self._file.offset < LONGEST:
@@ -272,12 +290,21 @@ class Stream:
         """Give what was written back to the worker, in the order of the ring."""
         while self._pieces and self._pieces[0].ended:
             done = self._pieces.popleft()
+            self._written = done.position
             self._ring.release(done.position)
             done.file.n_pieces -= 1
             self._close_if_done(done.file)
-            if self._trouble and self._ring.n_waiting(done.position.consumer) < BLOCK:
+            if self._trouble and self._n_waiting(done.position) < self._much:
                 self._trouble = ""  # it is over: what had to wait is written
                 self._tell(f"{self._prefix}: recorded again")
+
+    def _n_waiting(self, position: Position) -> int:
+        try:
+            return self._ring.n_waiting(position.consumer)
+        except XdpipeError as error:
+            if not self._broken:
+                self._break(str(error))
+            return 0
 
     def _fail(self, error: OSError, now: float) -> None:
         self._failed = True
@@ -296,19 +323,28 @@ class Stream:
     def settle(self) -> None:
         """After a write has failed, and none is under way: go back to what was written.
 
-        The rest is still on the ring, and will be tried again, in another file.
+        The rest is still on the ring, and will be tried again, in the first file that is open;
+        those behind it hold nothing that is known to be written, and go.
         """
         if not self._failed or self._writes:
             return
-        position = self._ring.position
-        for file in {piece.file for piece in self._pieces} | {self._file}:
-            if file is not None:
-                end = position.offset if file.number == position.file else file.start
+        files = {piece.file for piece in self._pieces}
+        if self._file is not None:
+            files.add(self._file)
+        self._taken, self._file = self._written, None
+        for file in sorted(files, key=lambda each: each.number):
+            if self._file is None:
+                at_end = file.number == self._written.file
+                file.offset = self._written.offset if at_end else file.start
+                file.n_pieces, file.full = 0, False
                 with contextlib.suppress(OSError):
-                    os.ftruncate(file.fd, end)
+                    os.ftruncate(file.fd, file.offset)
+                self._file = file
+                self._taken = self._taken._replace(file=file.number)
+            else:
                 os.close(file.fd)
-        self._taken = position._replace(file=max(self._taken.file, position.file))
-        self._file = None
+                with contextlib.suppress(OSError):
+                    os.unlink(file.name, dir_fd=self._directory)
         self._pieces.clear()
         self._failed = False
 
@@ -317,7 +353,7 @@ class Stream:
         """Nothing is under way, and nothing is left to be written, or nothing can be."""
         if self._writes or self._failed:
             return False
-        return bool(self._broken or self._trouble or not self._ring.n_waiting(self._taken.consumer))
+        return bool(self._broken or self._trouble or not self._n_waiting(self._taken))
 
     def close(self) -> None:
         """End the file; nothing may be under way."""
@@ -336,6 +372,7 @@ class Recorder:
     def __init__(self, streams: Sequence[Stream], disk: Disk) -> None:
         self._streams = streams
         self._disk = disk
+        self._first = 0
 
     def turn(self, now: float, *, flush: bool = False) -> None:
         """Take note of what was written, and begin to write what there is."""
@@ -343,7 +380,8 @@ class Recorder:
             for stream in self._streams:
                 if stream.ended(number, result, now):
                     break
-        for stream in self._streams:
+        self._first = (self._first + 1) % len(self._streams)  # none has all the disk
+        for stream in (*self._streams[self._first :], *self._streams[: self._first]):
             stream.settle()
             stream.go_on(now, flush=flush)
 
@@ -359,28 +397,27 @@ class Recorder:
             stream.close()
 
 
-def _streams(
-    control: Control, body: Any, fds: list[int], disk: Disk
-) -> tuple[list[Stream], list[BlockRing]]:
-    streams, rings = [], []
-    for each in body["streams"]:
-        recording = Recording.from_dict(each["recording"])
-        ring = BlockRing(recording.ring_bytes, fds.pop(0))
-        rings.append(ring)
-        directory = fds.pop(0)
-        if not os.access(f"/proc/self/fd/{directory}", os.W_OK | os.X_OK, effective_ids=True):
-            raise XdpipeError(
-                f"{recording.directory}: user {body['user']} may not write there; "
-                f"chown {body['user']} {recording.directory}, or name another with --user"
-            )
-        interfaces = [Interface(**interface) for interface in each["interfaces"]]
-        streams.append(
-            Stream(
-                ring, recording, each["prefix"], directory, interfaces, disk,
-                lambda text: control.send("told", text),
-            )
-        )  # fmt: skip
-    return streams, rings
+def _stream(
+    control: Control, body: Any, fds: list[int], disk: Disk, n_under_way_max: int
+) -> Stream:
+    """Make a stream; its descriptors come first: of the ring, and of the directory."""
+    recording = Recording.from_dict(body["recording"])
+    ring = BlockRing(recording.ring_bytes, fds.pop(0), populate=True)
+    directory = fds.pop(0)
+    if not os.access(f"/proc/self/fd/{directory}", os.W_OK | os.X_OK, effective_ids=True):
+        raise XdpipeError(
+            f"{recording.directory}: user {body['user']} may not write there; "
+            f"chown {body['user']} {recording.directory}, or name another with --user"
+        )
+
+    def tell(text: str) -> None:
+        with contextlib.suppress(ControlClosed):  # nobody hears it, but it is written all the same
+            control.send("told", text)
+
+    interfaces = [Interface(**interface) for interface in body["interfaces"]]
+    return Stream(
+        ring, recording, body["prefix"], directory, interfaces, disk, tell, n_under_way_max
+    )
 
 
 FINISH_S = 30.0
@@ -392,11 +429,14 @@ def _record(control: Control, user: str) -> None:
     renounce()
     drop_all(entry)
     outlive_parent()
-    kind, body, fds = control.receive()
-    if kind != "record":
-        return
     disk = open_disk()
-    streams, _rings = _streams(control, body, fds, disk)
+    streams: list[Stream] = []
+    while True:  # a message for each queue: one carries only so many descriptors
+        kind, body, fds = control.receive()
+        if kind != "record":
+            break
+        at_once = max(2, DEPTH // body["n_streams"])
+        streams += [_stream(control, each, fds, disk, at_once) for each in body["streams"]]
     control.send("ready", {"by": disk.name})
     recorder = Recorder(streams, disk)
     going = True
@@ -407,10 +447,9 @@ def _record(control: Control, user: str) -> None:
                 going = control.receive_plain(0)[0] != "stop"
             except ControlClosed:
                 going = False
-        with contextlib.suppress(ControlClosed):
-            recorder.turn(time.monotonic())
+        recorder.turn(time.monotonic())
+    recorder.finish(time.monotonic() + FINISH_S)
     with contextlib.suppress(ControlClosed):
-        recorder.finish(time.monotonic() + FINISH_S)
         control.send("done")
 
 

@@ -7,6 +7,7 @@ import selectors
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from xdpipe.control import Control, ControlClosed
 from xdpipe.errors import XdpipeError
 from xdpipe.pcapng import Interface
 from xdpipe.privilege import find_user
+from xdpipe.process import plain_environment
 from xdpipe.recorder import FINISH_S
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from xdpipe.worker_handle import WorkerHandle
 
 _READY_S = 30.0
+_END_S = 2.0
+"""How long it may take to end once it has written everything, or nobody wants it any more."""
 _USELESS_MAX = 3
 """Recorders in a row that die without having written anything, and are replaced."""
 
@@ -81,13 +85,15 @@ class RecorderHandle:
         entry = find_user(self._options.user)
         for _, recording in self._recordings:
             path = Path(recording.directory)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
             try:
-                if not path.is_dir():
+                new = not path.is_dir()
+                if new:  # what we give away is what we have made, whoever else may write beside it
                     path.mkdir(parents=True)
-                    if entry is not None:
-                        os.chown(path, entry.pw_uid, entry.pw_gid)
-                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-                self._directories.append(os.open(path, flags))
+                    flags |= os.O_NOFOLLOW
+                self._directories.append(fd := os.open(path, flags))
+                if new and entry is not None:
+                    os.fchown(fd, entry.pw_uid, entry.pw_gid)
             except OSError as error:
                 raise XdpipeError(f"{path}: {error.strerror}") from error
         self._spawn()
@@ -109,14 +115,16 @@ class RecorderHandle:
                     str(theirs.fileno()), self._options.user,
                 ],
                 pass_fds=[theirs.fileno()],
+                env=plain_environment(),
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno(),
             )  # fmt: skip
         self._written_before = self._n_written
         name = f"{Path(self._options.file).stem}-{self._devs[0]}"
-        streams, fds = [], []
+        n_streams = len(self._handles) * len(self._recordings)
         for handle in self._handles:
+            streams, fds = [], []
             for number, (stage, recording) in enumerate(self._recordings):
                 interfaces = [
                     Interface(
@@ -128,19 +136,26 @@ class RecorderHandle:
                 ]
                 streams.append(
                     {
+                        "user": self._options.user,
                         "recording": recording.to_dict(),
                         "prefix": f"{name}-{stage.replace('#', '')}-q{handle.queue}",
                         "interfaces": [asdict(interface) for interface in interfaces],
                     }
                 )
                 fds += [handle.record_rings[number].fd, self._directories[number]]
-        body = {"user": self._options.user, "streams": streams}
-        self.control.send("record", body, tuple(fds))
+            body = {"n_streams": n_streams, "streams": streams}
+            self.control.send("record", body, tuple(fds))
+        self.control.send("start")
 
     @property
     def _n_written(self) -> int:
         rings = [ring for handle in self._handles for ring in handle.record_rings]
         return sum(ring.position.packets for ring in rings)
+
+    @property
+    def _n_waiting(self) -> int:
+        rings = [ring for handle in self._handles for ring in handle.record_rings]
+        return sum(ring.n_packets for ring in rings) - self._n_written
 
     def _spoke(self) -> None:
         try:
@@ -161,7 +176,8 @@ class RecorderHandle:
         how = f"signal {-status}" if status < 0 else f"status {status}"
         text = f"the recorder (pid {self.popen.pid}) died of {how}; "
         self.popen = None
-        self._n_useless = self._n_useless + 1 if self._n_written == self._written_before else 0
+        stood_still = self._n_written == self._written_before and self._n_waiting
+        self._n_useless = self._n_useless + 1 if stood_still else 0
         if self._n_useless >= _USELESS_MAX:
             self._tell(
                 text + f"{self._n_useless} in a row wrote nothing, so nothing is recorded any more"
@@ -173,19 +189,23 @@ class RecorderHandle:
 
     def finish(self) -> None:
         """Have it write what there is, and end."""
-        if self.popen is None:
-            return
         deadline = time.monotonic() + FINISH_S + 1
-        try:
-            self.control.send("stop")
-            kind = ""
-            while kind != "done":
-                kind, body = self.control.receive_plain(max(0.0, deadline - time.monotonic()))
-                if kind == "told":
-                    self._tell(str(body))
-            self.popen.wait(1)
-        except (ControlClosed, TimeoutError, subprocess.TimeoutExpired):
-            self._tell("the recorder does not end; what it has not written is lost")
+        while self.popen is not None:
+            try:
+                self.control.send("stop")
+                kind = ""
+                while kind != "done":
+                    left_s = max(0.001, deadline - time.monotonic())
+                    kind, body = self.control.receive_plain(left_s)
+                    if kind == "told":
+                        self._tell(str(body))
+                self.popen.wait(_END_S)
+                return
+            except ControlClosed:
+                self._died()  # another one finishes
+            except (TimeoutError, subprocess.TimeoutExpired):
+                self._tell("the recorder does not end; what it has not written is lost")
+                return
 
     def status(self) -> list[dict[str, Any]]:
         """Return what `--json` shows under `recordings`."""
@@ -210,9 +230,13 @@ class RecorderHandle:
     def close(self) -> None:
         """End the process if it runs, and let go of the directories. May be called twice."""
         if self.popen is not None:
-            self.popen.kill()
-            self.popen.wait()
-            self.control.close()  # the selector is closed, or forgets it by itself
+            self.control.close()  # it writes what there is and ends, as when we were killed
+            try:
+                self.popen.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                self.popen.kill()
+                with suppress(subprocess.TimeoutExpired):  # it hangs in a file system
+                    self.popen.wait(_END_S)
         self.popen = None
         for fd in self._directories:
             os.close(fd)

@@ -86,8 +86,8 @@ class TapReader:
         except BaseException:
             self._stack.close()
             raise
-        self.n_packets = 0
-        """Packets that were read."""
+        self._at = dict.fromkeys(self.rings, Position(0))
+        self._end: dict[int, int] = {}
         self.ended = False
         """The pipeline has ended."""
 
@@ -96,7 +96,7 @@ class TapReader:
         if request.filter:
             from xdpipe.filter import Filter
 
-            program = [(i.code, i.jt, i.jf, i.k) for i in Filter(request.filter).instructions]
+            program = list(Filter(request.filter).program)
         sock = self._stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         fds: list[int] = []
         try:
@@ -114,7 +114,7 @@ class TapReader:
             raise XdpipeError(str(answer))
         self.rings: dict[int, BlockRing] = {}
         for queue in answer["queues"]:
-            self.rings[queue] = ring = BlockRing(answer["size"], fds.pop(0))
+            self.rings[queue] = ring = BlockRing(answer["size"], fds.pop(0), populate=True)
             self._stack.callback(ring.close)
         self._selector = self._stack.enter_context(selectors.DefaultSelector())
         self._selector.register(sock, selectors.EVENT_READ)
@@ -143,21 +143,30 @@ class TapReader:
                 self._selector.unregister(self._control.sock)
 
     def read(self, n_packets: int) -> Iterator[memoryview]:
-        """Yield what there is, whole blocks, some at a time, each valid until the next.
+        """Yield some of what each queue has: whole blocks, valid until the next.
 
         Args:
             n_packets: the most.
         """
-        for ring in self.rings.values():
-            while n_packets:
-                start = ring.position.consumer
-                blocks, n = ring.peek(start, _AT_ONCE, n_packets)
-                if not n:
-                    break
-                yield blocks
-                self.n_packets += n
-                ring.release(Position(start + len(blocks)))
-                n_packets -= n
+        for queue, ring in self.rings.items():
+            at = self._at[queue]
+            left = self._end.get(queue, at.packets + n_packets) - at.packets
+            blocks, n = ring.peek(at.consumer, _AT_ONCE, max(0, min(n_packets, left)))
+            if not n:
+                continue
+            yield blocks
+            self._at[queue] = Position(at.consumer + len(blocks), at.packets + n)
+            ring.release(self._at[queue])
+            n_packets -= n
+
+    def take_no_more(self) -> None:
+        """Have `read` end with what has been copied by now."""
+        self._end = {queue: ring.n_packets for queue, ring in self.rings.items()}
+
+    @property
+    def n_packets(self) -> int:
+        """Packets that were read."""
+        return sum(at.packets for at in self._at.values())
 
     @property
     def n_lost(self) -> int:
@@ -218,9 +227,16 @@ def packets(blocks: memoryview, interfaces: Sequence[Interface]) -> Iterator[See
         at += size
 
 
+def load_summaries() -> None:
+    """Import what `show` needs: slow, and with the right to read files."""
+    import scapy.layers.dns
+    import scapy.layers.inet
+    import scapy.layers.inet6  # noqa: F401 - by which l2 knows more
+
+
 def show(seen: Seen) -> str:
     """Return a line on a packet: when, where, what became of it, and scapy's summary."""
-    from scapy.layers import dns, inet, inet6, l2  # noqa: F401 - what l2 then knows of
+    from scapy.layers import l2
 
     second, ns = divmod(seen.time_ns, 1_000_000_000)
     clock = time.strftime("%H:%M:%S", time.localtime(second))

@@ -80,16 +80,14 @@ class TapKeeper:
                 "queues": list(rings), "devs": self._devs, "points": points, "size": size,
             }  # fmt: skip
             control.send("tap", answer, tuple(ring.fd for ring in rings.values()))
-        except BaseException as error:
+        except (XdpipeError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             for ring in rings.values():
                 ring.close()
-            if isinstance(error, XdpipeError):
-                with suppress(ControlClosed):
-                    control.send("error", str(error))
+            known = isinstance(error, XdpipeError | OSError)
+            with suppress(ControlClosed):
+                control.send("error", str(error) if known else f"no order for a tap: {error!r}")
             control.close()
-            if isinstance(error, XdpipeError | OSError):
-                return
-            raise
+            return
         number = next(self._numbers)
         self._taps[number] = _Open(control, order, points, rings)
         self._selector.register(control, selectors.EVENT_READ, partial(self._ended, number))

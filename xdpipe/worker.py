@@ -234,8 +234,8 @@ def _record_to(pipeline: Pipeline, assignment: Assignment, fds: list[int]) -> No
     """Give each stage Record the ring that it copies to; their descriptors come first."""
     names = [info.name for info in pipeline.infos]
     stages = [stage for stage in pipeline.stages if isinstance(stage, Record)]
-    for stage in stages:
-        ring = BlockRing(stage.recording.ring_bytes, fds.pop(0))
+    for stage in stages[: assignment.n_recordings]:
+        ring = BlockRing(stage.recording.ring_bytes, fds.pop(0), populate=True)
         stage.copy_to(ring, names, assignment.queue, len(assignment.ports))
 
 

@@ -15,7 +15,7 @@ from xdpipe.core._core import ffi, lib
 from xdpipe.counters import CountersPage
 from xdpipe.errors import XdpipeError
 from xdpipe.ledger import VERDICTS
-from xdpipe.process import Process
+from xdpipe.process import Process, plain_environment
 from xdpipe.umem import Umem
 from xdpipe.xsk import REOPEN_S, XskStatistics
 
@@ -35,8 +35,6 @@ HELLO_TIMEOUT_S = 60.0
 _SLICE_S = 0.1
 ENDING_S = 0.2
 """How long a process may take to end after it has closed its control socket."""
-_ENVIRONMENT = ("PATH", "LANG", "LC_", "TZ", "PYTHON", "VIRTUAL_ENV")
-"""What a worker gets of our environment, which may hold secrets."""
 _PLACES = ("free", "fill", "kernel", "rx", "batch", "tx", "completion")
 
 
@@ -82,7 +80,7 @@ class WorkerHandle:
                     self._options.file,
                 ],
                 pass_fds=[theirs.fileno()],
-                env={k: v for k, v in os.environ.items() if k.startswith(_ENVIRONMENT)},
+                env=plain_environment(),
                 start_new_session=True,  # no terminal, and Ctrl-C is the supervisor's
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno(),  # a user's print must not spoil --json

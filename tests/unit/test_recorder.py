@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from xdpipe.batch import Batch
-from xdpipe.block_ring import BlockRing
+from xdpipe.block_ring import BlockRing, Position
 from xdpipe.capture import CaptureReader
 from xdpipe.chain import Chain
 from xdpipe.disk import Disk, ThreadDisk, UringDisk
@@ -291,11 +291,45 @@ def test_a_damaged_ring_ends_its_recording_and_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "at",
+    [
+        Position(1 << 63, 1, 1, 200), Position(0, 1, 1, 1 << 63), Position(0, 1, 1, 0),
+        Position(0, 1, 9, 200), Position((1 << 64) - 1, 1, 1, (1 << 64) - 1),
+        Position(0, 1, (1 << 64) - 1, 200),
+    ],
+)  # fmt: skip
+def test_a_position_that_cannot_be_ends_one_recording_and_no_more(
+    tmp_path: Path, at: Position
+) -> None:
+    """A worker that was taken over can write there; the recorder writes the other queues'."""
+    disk = ThreadDisk()
+    recorded = Recorded(tmp_path, disk)
+    recorded.comes(10)
+    recorded.turn(1)
+    recorded.wait()
+    recorded.ring.release(at)
+    recorded.comes(10)
+    recorded.turn(1)
+    recorded.wait()
+    assert len(recorded.told) == 0
+    recorded.ring.release(at)
+    recorded.new_recorder()
+    recorded.turn(1)
+    finish(recorded)
+    [told] = recorded.told
+    assert told.endswith(f"{PREFIX} records nothing any more")
+    assert recorded.files[0].stat().st_size > 20_000
+    disk.close()
+
+
+@pytest.mark.parametrize(
     ("given", "told"),
     [
         ({"file_mib": 0.5}, "file_mib=0.5: at least 1"),
         ({"file_s": 0}, "file_s=0: seconds, more than 0, or None"),
-        ({"n_files": 0}, "n_files=0: at least 1, or None"),
+        ({"n_files": 0}, "n_files=0: a whole number from 1 on, or None"),
+        ({"n_files": 1.5}, "n_files=1.5: a whole number"),
+        ({"buffer_mib": 1.5}, "buffer_mib=1.5: 1 to 65536"),
         ({"snaplen": 0}, "snaplen=0: 1 to 262144 bytes"),
         ({"buffer_mib": 0}, "buffer_mib=0: 1 to 65536"),
         ({"filter": "and"}, 'filter "and"'),

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pty
+import pwd
 import shutil
 import signal
 import socket
@@ -186,6 +188,58 @@ def test_lines_for_people_say_what_became_of_each(bench: Bench) -> None:
     running.end()
 
 
+def test_lines_go_to_a_pipe_also_where_a_terminal_is_looked_at(bench: Bench) -> None:
+    running = bench.run(EXAMPLES / "udp_echo.py")
+    ours, theirs = pty.openpty()
+    popen = bench.host.popen(
+        [sys.executable, "-P", "-m", "xdpipe.cli", "tap", "udp_echo", "--count", "1"],
+        env=bench.env, text=True, stdout=subprocess.PIPE, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    until(lambda: n_taps(running), "it looks on")
+    send(bench, [b"one"])
+    out, _ = popen.communicate(timeout=60 * PATIENCE)
+    assert out.endswith(" / Raw, 45 bytes\n")
+    assert out.count("\n") == 1
+    os.close(ours)
+    running.end()
+
+
+def test_it_has_no_privilege_when_it_looks_at_packets(bench: Bench, tmp_path: Path) -> None:
+    running = bench.run(EXAMPLES / "udp_echo.py")
+    capture = tmp_path / "tap.pcapng"
+    with tap(bench, running, "udp_echo", "-w", str(capture)) as popen:
+        until(lambda: capture.exists() and capture.stat().st_size, "it has begun")
+        status = status_of(popen)
+        assert f"Uid:\t{pwd.getpwnam('nobody').pw_uid}\t" in status
+        assert "CapEff:\t0000000000000000" in status
+        assert "NoNewPrivs:\t1" in status
+        send(bench, [b"one"])
+        in_capture(capture, 1)
+        end(popen)
+    running.end()
+
+
+def test_the_second_signal_ends_one_that_is_held_up(bench: Bench) -> None:
+    running = bench.run(EXAMPLES / "udp_echo.py")
+    with tap(bench, running, "udp_echo", "-w", "-") as popen:  # and nobody reads the pipe
+        send(bench, [bytes(1000)] * 300)
+        until(lambda: running.wait_ready()["taps"][0]["packets"] == 300, "they are copied")
+        popen.send_signal(signal.SIGINT)
+        until(lambda: "ShdPnd:\t0000000000000000" in status_of(popen), "it has heard that")
+        popen.send_signal(signal.SIGINT)
+        assert popen.wait(30 * PATIENCE) == -signal.SIGINT
+        assert popen.stdout is not None
+        popen.stdout.close()
+        popen.stdout = None
+    until(lambda: n_taps(running) == 0, "nobody looks on any more")
+    running.end()
+
+
+def status_of(popen: subprocess.Popen[str]) -> str:
+    return Path(f"/proc/{popen.pid}/status").read_text()
+
+
 def test_what_finds_no_room_is_lost_and_told_in_the_capture(bench: Bench, tmp_path: Path) -> None:
     running = bench.run(EXAMPLES / "udp_echo.py")
     capture = tmp_path / "tap.pcapng"
@@ -197,9 +251,8 @@ def test_what_finds_no_room_is_lost_and_told_in_the_capture(bench: Bench, tmp_pa
             send(bench, [bytes(1400)] * 100)
         os.kill(popen.pid, signal.SIGCONT)
         until(lambda: running.wait_ready()["taps"][0]["packets"] > n_before, "it reads again")
-        sent = running.wait_ready()["ledger"]["received"]
         in_capture(capture, 600)
-        echoes(bench, CLIENT4, HOST4, [100])
+        send(bench, [b"by the same queue"])  # its block tells of those before
         sent = until(lambda: running.wait_ready()["ledger"]["received"], "all came")
         _, told = end(popen)
     final = running.end()

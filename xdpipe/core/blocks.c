@@ -49,10 +49,14 @@ uint64_t xp_blocks_bytes(uint64_t size)
 	return page() + size;
 }
 
-/* Map a ring of so many bytes of blocks. Returns it, or NULL with errno set; xp_blocks_unmap ends it. */
-struct xp_blocks *xp_blocks_map(int fd, uint64_t size)
+/*
+ * Map a ring of so many bytes of blocks, `populate`: all of it at once, which takes a millisecond for
+ * each 8 MiB that nobody has touched before. Returns it, or NULL with errno set; xp_blocks_unmap ends it.
+ */
+struct xp_blocks *xp_blocks_map(int fd, uint64_t size, int populate)
 {
-	int how = PROT_READ | PROT_WRITE, flags = MAP_SHARED | MAP_FIXED | MAP_POPULATE;
+	int how = PROT_READ | PROT_WRITE;
+	int flags = MAP_SHARED | MAP_FIXED | (populate ? MAP_POPULATE : 0);
 	struct xp_blocks *blocks;
 	uint8_t *at;
 
@@ -113,18 +117,22 @@ uint64_t xp_blocks_lost(const struct xp_blocks *blocks)
 	return __atomic_load_n(&blocks->head->lost, __ATOMIC_RELAXED);
 }
 
-/* Where the reader is. Of a reader that turns meanwhile: where it was, or is. */
+/*
+ * Where the reader is. Of a reader that turns meanwhile: where it was, or is. The worker may write there
+ * and make nonsense of it, but not have who asks wait.
+ */
 struct xp_blocks_at xp_blocks_position(const struct xp_blocks *blocks)
 {
 	const struct xp_blocks_head *head = blocks->head;
 	struct xp_blocks_at at;
 	uint64_t turn;
+	int tries = 1000;
 
 	do { /* pairs with the release in xp_blocks_release */
 		turn = __atomic_load_n(&head->turn, __ATOMIC_ACQUIRE);
 		at = head->at[turn & 1];
 		__atomic_thread_fence(__ATOMIC_ACQUIRE);
-	} while (turn != __atomic_load_n(&head->turn, __ATOMIC_RELAXED));
+	} while (turn != __atomic_load_n(&head->turn, __ATOMIC_RELAXED) && --tries);
 	return at;
 }
 
@@ -233,12 +241,13 @@ uint64_t xp_blocks_whole(const uint8_t *data, uint64_t n, uint64_t max_bytes, ui
 	while (n - used >= SHORTEST_BLOCK && *packets < max_packets) {
 		uint32_t kind, bytes, again;
 
-		memcpy(&kind, data + used, sizeof(kind));
-		memcpy(&bytes, data + used + 4, sizeof(bytes));
+		/* blocks begin at multiples of 4; each is read once, since it may change */
+		kind = *(const volatile uint32_t *)(data + used);
+		bytes = *(const volatile uint32_t *)(data + used + 4);
 		if (kind != EPB || bytes < EPB_FIXED || bytes & 3 || bytes > n - used ||
 		    bytes > max_bytes - used)
 			break;
-		memcpy(&again, data + used + bytes - 4, sizeof(again));
+		again = *(const volatile uint32_t *)(data + used + bytes - 4);
 		if (again != bytes)
 			break;
 		used += bytes;
@@ -252,6 +261,8 @@ void xp_blocks_release(struct xp_blocks *blocks, struct xp_blocks_at at)
 {
 	struct xp_blocks_head *head = blocks->head;
 
+	/* the turn before is seen before what it made free is written over */
+	__atomic_thread_fence(__ATOMIC_RELEASE);
 	head->at[(head->turn + 1) & 1] = at;
 	/* pairs with the acquire in xp_blocks_position: what was read may be overwritten */
 	__atomic_store_n(&head->turn, head->turn + 1, __ATOMIC_RELEASE);

@@ -357,7 +357,7 @@ uint32_t xp_set_ring_take(void *memory, struct xp_set_key *keys, uint32_t n);
 
 /* blocks.c */
 uint64_t xp_blocks_bytes(uint64_t size);
-struct xp_blocks *xp_blocks_map(int fd, uint64_t size);
+struct xp_blocks *xp_blocks_map(int fd, uint64_t size, int populate);
 void xp_blocks_unmap(struct xp_blocks *blocks);
 void xp_blocks_attach(struct xp_blocks *blocks);
 uint64_t xp_blocks_attached(const struct xp_blocks *blocks);

@@ -46,10 +46,11 @@ class Record(NativeStage):
         filter: record packets that this tcpdump filter takes; empty: all. It looks into a packet's
             first frame.
         verdict: record packets that earlier stages have given this verdict; None: all.
-        comments: write beside each packet who decided it, and what; some 40 bytes each.
+        comments: write the verdict so far, and the queue, beside each packet; some 40 bytes each.
         zstd: compress the files (.pcapng.zst), which Wireshark and `zstd -d` read; takes the
             package zstandard.
-        buffer_mib: MiB of copies that may wait for the disk, of each queue; a power of two.
+        buffer_mib: MiB of copies that may wait for the disk, of each queue; rounded up to a power
+            of two.
 
     Raises:
         XdpipeError: a limit that cannot be, or what it takes is not installed.
@@ -78,11 +79,11 @@ class Record(NativeStage):
             raise XdpipeError(f"Record: file_mib={file_mib!r}: at least 1")
         if file_s is not None and not 0 < file_s < math.inf:
             raise XdpipeError(f"Record: file_s={file_s!r}: seconds, more than 0, or None")
-        if n_files is not None and n_files < 1:
-            raise XdpipeError(f"Record: n_files={n_files!r}: at least 1, or None")
-        if not 1 <= snaplen <= MAX_SNAPLEN:
+        if n_files is not None and not (isinstance(n_files, int) and n_files >= 1):
+            raise XdpipeError(f"Record: n_files={n_files!r}: a whole number from 1 on, or None")
+        if not (isinstance(snaplen, int) and 1 <= snaplen <= MAX_SNAPLEN):
             raise XdpipeError(f"Record: snaplen={snaplen!r}: 1 to {MAX_SNAPLEN} bytes")
-        if not 1 <= buffer_mib <= 1 << 16:
+        if not (isinstance(buffer_mib, int) and 1 <= buffer_mib <= 1 << 16):
             raise XdpipeError(f"Record: buffer_mib={buffer_mib!r}: 1 to 65536")
         if zstd and find_spec("zstandard") is None:
             raise XdpipeError("Record: zstd=True takes a package: pip install 'xdpipe[zstd]'")
@@ -90,7 +91,7 @@ class Record(NativeStage):
         if filter:
             from xdpipe.filter import Filter  # libpcap, which few need
 
-            program = tuple((i.code, i.jt, i.jf, i.k) for i in Filter(filter).instructions)
+            program = Filter(filter).program
         order = TapOrder(1, verdict_bits(verdict), snaplen, program, told=comments)
         self.recording = Recording(
             os.path.abspath(directory), int(file_mib * _MIB), file_s, n_files, zstd,
