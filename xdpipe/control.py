@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from xdpipe.errors import XdpipeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LONGEST = 1 << 20
 """Bytes of the longest message."""
@@ -96,3 +100,20 @@ class Control:
     def close(self) -> None:
         """Close the connection."""
         self.sock.close()
+
+
+def answer_for(control: Control, work: Callable[[], None]) -> int:
+    """Do the work of a child process, and tell the other side what is wrong.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        work()
+    except ControlClosed:
+        return 1
+    except XdpipeError as error:
+        with suppress(ControlClosed):
+            control.send("error", str(error))
+        return 1
+    return 0

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from xdpipe import __version__
 from xdpipe.block_ring import BlockRing, Position
-from xdpipe.control import Control, ControlClosed
+from xdpipe.control import Control, ControlClosed, answer_for
 from xdpipe.disk import DEPTH, Disk, open_disk
 from xdpipe.errors import XdpipeError
 from xdpipe.pcapng import Interface, head, statistics
@@ -459,14 +459,7 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     control = Control(socket.socket(fileno=int(control_fd)))
-    try:
-        _record(control, user)
-    except ControlClosed:
-        return 1
-    except XdpipeError as error:
-        control.send("error", str(error))
-        return 1
-    return 0
+    return answer_for(control, lambda: _record(control, user))
 
 
 if __name__ == "__main__":

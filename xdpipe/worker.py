@@ -19,7 +19,7 @@ from xdpipe.assignment import Assignment
 from xdpipe.batch import Batch
 from xdpipe.block_ring import BlockRing
 from xdpipe.chain import Chain, tell_on_stderr
-from xdpipe.control import Control, ControlClosed
+from xdpipe.control import Control, answer_for
 from xdpipe.core._core import ffi, lib
 from xdpipe.counters import CountersPage
 from xdpipe.errors import XdpipeError
@@ -297,14 +297,7 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     control = Control(socket.socket(fileno=int(control_fd)))
-    try:
-        _work(control, file, user)
-    except ControlClosed:
-        return 1
-    except XdpipeError as error:
-        control.send("error", str(error))
-        return 1
-    return 0
+    return answer_for(control, lambda: _work(control, file, user))
 
 
 if __name__ == "__main__":
