@@ -136,6 +136,10 @@ def test_points_on_the_way_show_a_packet_before_and_behind_a_stage(
         (b"loop", "OnlyEchoable"): ("DROP by OnlyEchoable", "7"),
         (b"loop", "SwapAddresses"): ("DROP by OnlyEchoable", "7"),
     }
+    done = subprocess.run(
+        ["tcpdump", "-n", "-r", str(capture)], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.count(" > ") == 6
     running.end()
 
 
