@@ -89,15 +89,16 @@ def tap(name: str, stages: tuple[str, ...], expression: str, verdict: str | None
     from xdpipe.foreground import StopSignal
     from xdpipe.tap_command import TapReader, TapRequest, load_summaries
 
-    if path is None:
-        load_summaries()
     if as_json and path in (None, "-"):
         raise XdpipeError("--json: what was captured goes to a file; add -w FILE")
+    run_dir = find_run(name)
+    if path is None:
+        load_summaries()
     request = TapRequest(
         stages or ("out",), verdict and verdict.upper(), expression, snaplen, buffer_mib << 20
     )
     console = Console(stderr=True, highlight=False)
-    with StopSignal(insist=True) as stop, TapReader(find_run(name), request) as reader:
+    with StopSignal(insist=True) as stop, TapReader(run_dir, request) as reader:
         output = _Output(path)
         _become_nobody()
         try:

@@ -11,6 +11,7 @@ recorder goes on where a killed one was, in the same file.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import select
@@ -27,7 +28,7 @@ from xdpipe.block_ring import BlockRing, Position
 from xdpipe.control import Control, ControlClosed, answer_for
 from xdpipe.disk import DEPTH, Disk, open_disk
 from xdpipe.errors import XdpipeError
-from xdpipe.pcapng import Interface, head, statistics
+from xdpipe.pcapng import MAX_SNAPLEN, Interface, head, statistics
 from xdpipe.privilege import drop_all, find_user, outlive_parent, renounce
 from xdpipe.recording import Recording
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 20
 """Bytes that are written at once, when there are so many."""
-LONGEST = 262144 + 4096
+LONGEST = MAX_SNAPLEN + 4096
 """Bytes of the longest packet's block: so much room a file has, or it is full."""
 LINGER_S = 0.2
 """How long copies may wait for more of them."""
@@ -185,7 +186,7 @@ class Stream:
         start = self._packed(self._head)
         try:
             if os.pwrite(fd, start, 0) < len(start):
-                raise OSError(28, os.strerror(28))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
             os.close(fd)
             os.unlink(name, dir_fd=self._directory)

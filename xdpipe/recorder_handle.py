@@ -148,14 +148,16 @@ class RecorderHandle:
         self.control.send("start")
 
     @property
+    def _rings(self) -> list[BlockRing]:
+        return [ring for handle in self._handles for ring in handle.record_rings]
+
+    @property
     def _n_written(self) -> int:
-        rings = [ring for handle in self._handles for ring in handle.record_rings]
-        return sum(ring.position.packets for ring in rings)
+        return sum(ring.position.packets for ring in self._rings)
 
     @property
     def _n_waiting(self) -> int:
-        rings = [ring for handle in self._handles for ring in handle.record_rings]
-        return sum(ring.n_packets for ring in rings) - self._n_written
+        return sum(ring.n_packets for ring in self._rings) - self._n_written
 
     def _spoke(self) -> None:
         try:

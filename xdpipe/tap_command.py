@@ -15,7 +15,7 @@ from xdpipe import __version__
 from xdpipe.block_ring import BlockRing, Position
 from xdpipe.control import Control, ControlClosed
 from xdpipe.errors import XdpipeError
-from xdpipe.pcapng import Interface, head, statistics
+from xdpipe.pcapng import MAX_SNAPLEN, Interface, head, statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +46,7 @@ class TapRequest:
     stages: tuple[str, ...] = ("out",)
     verdict: str | None = None
     filter: str = ""
-    snaplen: int = 262144
+    snaplen: int = MAX_SNAPLEN
     buffer: int = 16 << 20
 
 
