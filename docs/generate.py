@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 
 from xdpipe import stages
-from xdpipe.batch import COLUMNS
+from xdpipe.batch import COLUMNS, ENUMS
 from xdpipe.cli import main as cli
 from xdpipe.core._core import ffi, lib
 from xdpipe.ledger import VERDICTS
 
 CONTEXT = click.Context(cli)
 REFERENCE = Path(__file__).parent / "reference.md"
+COLUMNS_FILE = Path(__file__).parents[1] / "xdpipe" / "columns.py"
 
 
 def _table(heads: list[str], rows: list[list[str]]) -> str:
@@ -34,7 +35,7 @@ def columns() -> str:
         [
             [
                 f"`{c.name}`",
-                str(c.dtype),
+                "text" if c.text else str(c.dtype),
                 "n" if c.width == 1 else f"n, {c.width}",
                 c.provider,
                 c.doc,
@@ -45,13 +46,19 @@ def columns() -> str:
 
 
 def flags() -> str:
-    rows = _names(lib.xp_flag_names, lib.xp_n_flags)
-    return _table(["flag", "bit", "meaning"], [[f"`{n}`", f"{v:#x}", doc] for n, doc, v in rows])
+    rows = ENUMS["flags"].items()
+    return _table(["flag", "bit", "meaning"], [[f"`{n}`", f"{v:#x}", doc] for n, (v, doc) in rows])
 
 
 def malformed() -> str:
-    rows = _names(lib.xp_malformed_names, lib.xp_n_malformed)
-    return _table(["reason", "value", "meaning"], [[f"`{n}`", str(v), doc] for n, doc, v in rows])
+    """Return what the values of the other columns with named values mean."""
+    rows = [
+        [f"`{column}`", f"`{name}`", str(value), doc]
+        for column, names in ENUMS.items()
+        if column != "flags"
+        for name, (value, doc) in names.items()
+    ]
+    return _table(["column", "name", "value", "meaning"], rows)
 
 
 def counters() -> str:
@@ -106,10 +113,30 @@ def generated(text: str) -> str:
     return text
 
 
+def typed_columns() -> str:
+    """Return xdpipe/columns.py: the columns as attributes, for readers and type checkers."""
+    lines = [
+        '"""The columns of a batch, for readers and type checkers; written by docs/generate.py."""',
+        "", "from __future__ import annotations", "",
+        f"from typing import TYPE_CHECKING{', Any' if any(c.text for c in COLUMNS.values()) else ''}",
+        "",
+        "if TYPE_CHECKING:", "    import numpy as np", "    from numpy.typing import NDArray", "",
+        "", "class BatchColumns:",
+        '    """What a batch has by column; see xdpipe.batch.COLUMNS and docs/reference.md."""', "",
+        "    if TYPE_CHECKING:",
+    ]  # fmt: skip
+    for c in COLUMNS.values():
+        scalar = "Any" if c.text else f"np.{c.dtype}"
+        lines.append(f"        {c.name}: NDArray[{scalar}]")
+    return "\n".join(lines) + "\n"
+
+
 if __name__ == "__main__":
-    is_now = REFERENCE.read_text()
-    shall_be = generated(is_now)
-    if "--check" not in sys.argv:
-        REFERENCE.write_text(shall_be)
-    elif is_now != shall_be:
-        raise SystemExit(f"{REFERENCE.name} is out of date; run: python docs/generate.py")
+    for file, shall_be in (
+        (REFERENCE, generated(REFERENCE.read_text())),
+        (COLUMNS_FILE, typed_columns()),
+    ):
+        if "--check" not in sys.argv:
+            file.write_text(shall_be)
+        elif file.read_text() != shall_be:
+            raise SystemExit(f"{file.name} is out of date; run: python docs/generate.py")

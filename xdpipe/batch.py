@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from xdpipe.columns import BatchColumns
 from xdpipe.core._core import ffi, lib
 from xdpipe.verdict import DROP, PASS, TX, Verdict
 
@@ -20,15 +21,12 @@ Mask = NDArray[np.bool_]
 ABSENT: int = lib.XP_ABSENT
 """The offset of a header that is not there; a load through it is out of bounds."""
 
+_TEXT = np.dtype([("at", np.uint32), ("len", np.uint32)])
 _WIDTHS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 def _text(pointer: Any) -> str:
     return str(ffi.string(pointer).decode())
-
-
-def _named(table: Any, n: int) -> dict[str, tuple[int, str]]:
-    return {_text(table[i].name): (table[i].value, _text(table[i].doc)) for i in range(n)}
 
 
 class Column:
@@ -38,7 +36,10 @@ class Column:
         entry = lib.xp_columns[index]
         self.index = index
         self.name = _text(entry.name)
-        self.dtype = np.dtype(_text(entry.type).removesuffix("_t"))
+        type_name = _text(entry.type).removesuffix("_t")
+        self.text = type_name == "xp_text"
+        """Whether it is a text: `at` and `len` say where; Batch.text gives it."""
+        self.dtype = _TEXT if self.text else np.dtype(type_name)
         self.width = int(entry.width)
         self.writable = bool(entry.writable)
         self.provider = _text(entry.provider)
@@ -48,16 +49,28 @@ class Column:
 COLUMNS = {column.name: column for column in map(Column, range(lib.xp_n_columns))}
 """Every column of a batch by name, in the order of core/columns.h."""
 
-FLAGS = {name: bit for name, (bit, _) in _named(lib.xp_flag_names, lib.xp_n_flags).items()}
+
+def _enums() -> Iterator[tuple[str, dict[str, tuple[int, str]]]]:
+    for i in range(lib.xp_n_enums):
+        enum = lib.xp_enums[i]
+        names = [enum.names[k] for k in range(enum.n)]
+        yield (
+            _text(enum.column),
+            {_text(e.name): (e.value or k, _text(e.doc)) for k, e in enumerate(names, 1)},
+        )
+
+
+ENUMS = dict(_enums())
+"""For each column whose values have names: value and meaning by name."""
+
+FLAGS = {name: bit for name, (bit, _) in ENUMS["flags"].items()}
 """The bits of the column `flags` by name: VLAN, IPV4, FRAGMENT, …"""
 
-MALFORMED = {
-    name: value for name, (value, _) in _named(lib.xp_malformed_names, lib.xp_n_malformed).items()
-}
+MALFORMED = {name: value for name, (value, _) in ENUMS["malformed"].items()}
 """The values of the column `malformed` by name; 0 is none of them."""
 
 
-class Batch:
+class Batch(BatchColumns):
     """Up to `capacity` packets by column; the packets' bytes lie in memory shared with the kernel.
 
     Every column is an attribute: a numpy array of as many rows as the batch has packets, a view
@@ -65,51 +78,13 @@ class Batch:
     returns; copy what is to be kept. `xdpipe.batch.COLUMNS` says dtype, shape and meaning of each.
 
     Between receive and dispatch the batch owns the frames of its packets. Columns other than
-    `verdict` are read-only.
+    `verdict` and `mark` are read-only.
 
     Args:
         memory: where the packets lie (the UMEM, or a buffer for a capture), writable.
         capacity: how many packets the batch can hold.
         ports: the pipeline's names of its ports; one without a name unless told otherwise.
     """
-
-    if TYPE_CHECKING:  # the columns, for those who read and for type checkers
-        addr: NDArray[np.uint64]
-        time_ns: NDArray[np.uint64]
-        len: NDArray[np.int32]
-        head_len: NDArray[np.int32]
-        n_frames: NDArray[np.uint8]
-        more: NDArray[np.uint32]
-        verdict: NDArray[np.uint8]
-        out_port: NDArray[np.uint8]
-        checksum_due: NDArray[np.uint8]
-        tx_time_due: NDArray[np.uint8]
-        tx_tag: NDArray[np.uint64]
-        nic_told: NDArray[np.uint8]
-        nic_hash: NDArray[np.uint32]
-        nic_time_ns: NDArray[np.uint64]
-        nic_vlan_tci: NDArray[np.uint16]
-        flags: NDArray[np.uint32]
-        malformed: NDArray[np.uint8]
-        l3: NDArray[np.int32]
-        l4: NDArray[np.int32]
-        payload: NDArray[np.int32]
-        payload_len: NDArray[np.int32]
-        eth_type: NDArray[np.uint16]
-        n_vlans: NDArray[np.uint8]
-        vlan_tci: NDArray[np.uint16]
-        ip_version: NDArray[np.uint8]
-        ip_proto: NDArray[np.uint8]
-        ip_ttl: NDArray[np.uint8]
-        ip_tos: NDArray[np.uint8]
-        src: NDArray[np.uint8]
-        dst: NDArray[np.uint8]
-        l4_sport: NDArray[np.uint16]
-        l4_dport: NDArray[np.uint16]
-        tcp_flags: NDArray[np.uint8]
-        icmp_type: NDArray[np.uint8]
-        icmp_code: NDArray[np.uint8]
-        flow_hash: NDArray[np.uint32]
 
     def __init__(self, memory: Any, capacity: int, ports: Sequence[str] = ("",)) -> None:
         self.capacity = capacity
@@ -208,6 +183,24 @@ class Batch:
         out = np.empty((len(self), width), np.uint8)
         lib.xp_load_bytes(self.c, offsets, step, ffi.from_buffer("uint8_t[]", out), width)
         return out
+
+    def text(self, column: str, where: Mask | None = None) -> list[str]:
+        r"""Return a column of texts (see `Column.text`) as Python strings; costs per packet.
+
+        Args:
+            column: its name, such as "dns_name".
+            where: bool[n], of which packets; None: all.
+
+        Returns:
+            One string for each; "" where there is none. What is not ASCII stands as \xNN.
+        """
+        rows = getattr(self, column)
+        if not COLUMNS[column].text:
+            raise ValueError(f"{column} is no column of texts")
+        if where is not None:
+            rows = rows[where]
+        texts = ffi.buffer(lib.xp_batch_texts(self.c), lib.xp_batch_n_text(self.c))
+        return [texts[at : at + n].decode("ascii", "backslashreplace") for at, n in rows.tolist()]
 
     # Stores: big-endian, in place in the frames, only where the value lies wholly in the packet.
 

@@ -130,6 +130,7 @@ class Chain:
         for i, (stage, info) in enumerate(zip(self.stages, self.infos, strict=True)):
             mine = self.counts[at : at + info.n_counts]
             at += info.n_counts
+            stage.join(self.stages[:i])
             stage.bind(mine)
             stage.sets = sets or {}
             if isinstance(stage, NativeStage):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _ATTENTION = 0
 """uint64 0, a cache line of its own, is the supervisor's: it wants the worker's attention."""
 _PORTS = 8
-"""From uint64 8 on: each port's counters, XP_COUNTERS of core/columns.h, on own cache lines."""
+"""From uint64 8 on: each port's counters, XP_COUNTERS of core/counters.h, on own cache lines."""
 
 NAMES = tuple(ffi.string(lib.xp_counter_names[i].name).decode() for i in range(lib.xp_n_counters))
 _PORT = -(-len(NAMES) // 8) * 8

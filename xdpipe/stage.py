@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from xdpipe.core._core import ffi, lib
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from xdpipe.batch import Batch
     from xdpipe.recording import Recording
@@ -64,6 +64,9 @@ class Stage(ABC):
         Called off the hot path: when the pipeline ends, and when someone asks for its status.
         """
         return {}
+
+    def join(self, earlier: Sequence[Stage]) -> None:  # noqa: B027 - most need not know
+        """Learn which stages come before it in its chain, to fit itself to them; before bind."""
 
     def bind(self, counts: memoryview) -> None:
         """Take the place where the counts are kept: uint64 PACKETS, NS, ERRORS, then our own."""

@@ -9,6 +9,7 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
+from xdpipe import stages
 from xdpipe.batch import ABSENT, COLUMNS, FLAGS, MALFORMED, Batch
 from xdpipe.stages import Headers, SwapAddresses
 from xdpipe.verdict import DROP, TX
@@ -114,9 +115,24 @@ def test_decisions_touch_only_undecided_packets(batch: Batch) -> None:
     assert not batch.undecided.any()
 
 
-def test_columns_other_than_verdict_are_read_only(batch: Batch) -> None:
+def test_columns_other_than_verdict_and_mark_are_read_only(batch: Batch) -> None:
     for name, column in COLUMNS.items():
-        assert getattr(batch, name).flags.writeable == (name == "verdict") == column.writable
+        writable = name in ("verdict", "mark")
+        assert getattr(batch, name).flags.writeable == writable == column.writable
+
+
+def test_a_mark_lasts_as_long_as_its_packet(batch: Batch) -> None:
+    batch.mark[1:3] = 7
+    assert batch.mark.tolist() == [0, 7, 7, 0, 0]
+    batch.load([b"x"] * 4)
+    assert batch.mark.tolist() == [0, 0, 0, 0]
+
+
+def test_only_a_column_of_texts_has_texts(batch: Batch) -> None:
+    with pytest.raises(ValueError, match="len is no column of texts"):
+        batch.text("len")
+    with pytest.raises(AttributeError, match="no column 'host'"):
+        batch.text("host")
 
 
 def test_an_unknown_column_is_told_with_those_that_there_are(batch: Batch) -> None:
@@ -127,7 +143,7 @@ def test_an_unknown_column_is_told_with_those_that_there_are(batch: Batch) -> No
 def test_every_column_flag_and_reason_is_described() -> None:
     for column in COLUMNS.values():
         assert column.doc
-        assert column.provider in ("receive", "NIC", "Headers")
+        assert column.provider in ("receive", "NIC", *stages.__all__)
     assert sorted(FLAGS.values()) == [1 << i for i in range(len(FLAGS))]
     assert sorted(MALFORMED.values()) == list(range(1, len(MALFORMED) + 1))
 

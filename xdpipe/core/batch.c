@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The batch's columns, and what array stages do with whole columns: load, store, decide. */
-#include "batch.h"
-
 #include <string.h>
+
+#include "xp.h"
 
 #define ALIGN 64u /* a cache line, so that columns share none */
 #define MORE 4    /* further frames that a batch holds, for each packet of its capacity, */
@@ -24,19 +24,20 @@ const struct xp_name xp_counter_names[] = {
 };
 const uint32_t xp_n_counters = sizeof(xp_counter_names) / sizeof(*xp_counter_names);
 
-const struct xp_name xp_flag_names[] = {
 #define X(name, value, doc) {#name, doc, value},
-	XP_FLAGS(X)
+#define E(column, list) static const struct xp_name column##_names[] = {list(X)};
+XP_BITS(E)
 #undef X
-};
-const uint32_t xp_n_flags = sizeof(xp_flag_names) / sizeof(*xp_flag_names);
-
-const struct xp_name xp_malformed_names[] = {
-#define X(name, doc) {#name, doc, XP_MALFORMED_##name},
-	XP_MALFORMED(X)
+#define X(name, doc) {#name, doc, 0},
+XP_ENUMERATIONS(E)
 #undef X
+#undef E
+const struct xp_enum xp_enums[] = {
+#define E(column, list) {#column, column##_names, sizeof(column##_names) / sizeof(*column##_names)},
+	XP_BITS(E) XP_ENUMERATIONS(E)
+#undef E
 };
-const uint32_t xp_n_malformed = sizeof(xp_malformed_names) / sizeof(*xp_malformed_names);
+const uint32_t xp_n_enums = sizeof(xp_enums) / sizeof(*xp_enums);
 
 static uint64_t padded(uint64_t bytes)
 {
@@ -54,7 +55,9 @@ uint64_t xp_batch_bytes(uint32_t capacity)
 	uint64_t n_more = more_capacity(capacity);
 	uint64_t bytes = padded(sizeof(struct xp_batch)) + ALIGN +
 			 padded(n_more * sizeof(uint64_t)) + padded(n_more * sizeof(int32_t)) +
-			 2 * padded((uint64_t)SENT * capacity * sizeof(uint64_t));
+			 2 * padded((uint64_t)SENT * capacity * sizeof(uint64_t)) +
+			 padded((uint64_t)XP_TEXT_ROOM * capacity) +
+			 padded((uint64_t)XP_PIECES * capacity * sizeof(struct xp_piece));
 
 	for (uint32_t i = 0; i < xp_n_columns; i++)
 		bytes += padded((uint64_t)xp_columns[i].item_size * xp_columns[i].width * capacity);
@@ -86,19 +89,28 @@ struct xp_batch *xp_batch_init(void *arena, uint32_t capacity, uint8_t *base, ui
 	at += padded(b->more_capacity * sizeof(int32_t));
 	b->sent_capacity = SENT * capacity;
 	b->sent_tag = (uint64_t *)at;
-	b->sent_time_ns = (uint64_t *)(at + padded(b->sent_capacity * sizeof(uint64_t)));
+	at += padded(b->sent_capacity * sizeof(uint64_t));
+	b->sent_time_ns = (uint64_t *)at;
+	at += padded(b->sent_capacity * sizeof(uint64_t));
+	b->pieces = (struct xp_piece *)at;
+	b->n_pieces = 0;
+	at += padded((uint64_t)XP_PIECES * capacity * sizeof(struct xp_piece));
+	b->texts = at;
+	b->n_text = 0;
+	b->text_capacity = XP_TEXT_ROOM * capacity;
 	return b;
 }
 
 /* Say of all packets of the batch that they lie in one piece. */
 void xp_batch_whole(struct xp_batch *b)
 {
-	b->n_more = 0;
+	b->n_more = b->n_text = 0;
 	xp_forget_checksums(b);
 	xp_forget_tx_times(b);
 	for (uint32_t i = 0; i < b->n; i++) {
 		b->head_len[i] = b->len[i];
 		b->n_frames[i] = 1;
+		b->mark[i] = 0;
 	}
 }
 
@@ -172,6 +184,16 @@ static const uint8_t *readable(const struct xp_batch *b, uint32_t i, int32_t at,
 uint32_t xp_batch_n(const struct xp_batch *b)
 {
 	return b->n;
+}
+
+const uint8_t *xp_batch_texts(const struct xp_batch *b)
+{
+	return b->texts;
+}
+
+uint32_t xp_batch_n_text(const struct xp_batch *b)
+{
+	return b->n_text;
 }
 
 uint32_t xp_batch_port(const struct xp_batch *b)

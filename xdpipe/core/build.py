@@ -8,21 +8,29 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).parent
-SOURCES = sorted(path.name for path in HERE.glob("*.c") if path.name != "_core.c")
+STAGES = sorted(f"stages/{path.name}" for path in HERE.glob("stages/*.h"))
+"""Headers of native stages: each has a part between cdef marks."""
+SOURCES = sorted(
+    path.relative_to(HERE).as_posix() for path in HERE.rglob("*.c") if path.name != "_core.c"
+)
+HEADERS = sorted(path.relative_to(HERE).as_posix() for path in HERE.rglob("*.h"))
 
 
 def definitions() -> str:
-    """Return the part of xp.h between its cdef marks: one definition for C and for Python."""
-    text = (HERE / "xp.h").read_text()
-    inside = re.search(r"/\* cdef begin \*/(.*)/\* cdef end \*/", text, re.DOTALL)
-    if inside is None:
-        raise SystemExit("xdpipe/core/xp.h: the cdef marks are missing")
-    return (
+    """Return what stands between the cdef marks: one definition for C and for Python."""
+    parts = [
         "#define XP_ABSENT ...\n#define XP_CONTROL ...\n#define XP_BLOCK ...\n"
         "#define XP_TX_METADATA ...\n#define XP_PORTS_MAX ...\n"
         "#define XP_SET_RING ...\n#define XP_TAP_LEAVING ...\n#define XP_TAPS_MAX ...\n"
-        "struct xp_batch { ...; };\nstruct xp_counters { ...; };\n" + inside.group(1)
-    )
+        "struct xp_batch { ...; };\nstruct xp_counters { ...; };\n"
+    ]
+    for header in ("xp_batch.h", "xp.h", *STAGES):
+        text = (HERE / header).read_text()
+        inside = re.search(r"/\* cdef begin \*/(.*)/\* cdef end \*/", text, re.DOTALL)
+        if inside is None:
+            raise SystemExit(f"xdpipe/core/{header}: the cdef marks are missing")
+        parts.append(inside.group(1))
+    return "".join(parts)
 
 
 ffi = FFI()
@@ -30,10 +38,9 @@ ffi.cdef(definitions())
 # Paths relative to the root of the distribution, where setuptools runs.
 ffi.set_source(
     "xdpipe.core._core",
-    '#include "xp.h"\n',
+    "".join(f'#include "{header}"\n' for header in ("xp.h", *STAGES)),
     sources=[f"xdpipe/core/{name}" for name in SOURCES],
-    depends=[f"xdpipe/core/{path.name}" for path in sorted(HERE.glob("*.h"))]
-    + ["bpf/hints.h", "bpf/inject.h"],
+    depends=[f"xdpipe/core/{name}" for name in HEADERS] + ["bpf/hints.h", "bpf/inject.h"],
     include_dirs=["xdpipe/core", "bpf"],
     extra_compile_args=["-O3", "-std=gnu11", *os.environ.get("XDPIPE_CFLAGS", "").split()],
     extra_link_args=os.environ.get("XDPIPE_LDFLAGS", "").split(),

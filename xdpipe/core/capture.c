@@ -27,6 +27,7 @@ int xp_fill_from_capture(struct xp_batch *b, void *next_ex, void *handle)
 	uint64_t at = 0;
 
 	memcpy(&next, &next_ex, sizeof(next));
+	b->n_text = 0;
 	for (b->n = 0; b->n < b->capacity && b->size - at >= LONGEST; b->n++) {
 		struct capture_header *header;
 		const uint8_t *data;
@@ -43,6 +44,7 @@ int xp_fill_from_capture(struct xp_batch *b, void *next_ex, void *handle)
 		b->time_ns[b->n] = (uint64_t)header->time.tv_sec * 1000000000u +
 				   (uint64_t)header->time.tv_usec;
 		b->verdict[b->n] = XP_UNDECIDED;
+		b->mark[b->n] = 0;
 		at += (header->captured + 63) / 64 * 64;
 	}
 	return 1;

@@ -6,7 +6,7 @@
  * A sum in one's complement is the same whatever the order of the bytes in a word, but for the order
  * of its own bytes (RFC 1071, 2 B): words are summed and stored as they lie in memory.
  */
-#include "batch.h"
+#include "xp.h"
 #include "tx_metadata.h"
 
 #include <arpa/inet.h>

@@ -9,7 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "batch.h"
+#include "xp.h"
 #include "inject.h"
 
 #define BPF_PROG_TEST_RUN 10

@@ -59,6 +59,8 @@ static int finish_receive(struct xp_worker *w, struct xp_port *in, uint32_t n, u
 	struct xp_batch *b = w->batch;
 	uint32_t more = n - b->n;
 
+	b->n_text = 0;
+	memset(b->mark, 0, b->n * sizeof(*b->mark));
 	if (w->hints)
 		read_hints(b, (int)in->hints);
 	if (w->n_ports > 1) {

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include "frames.h"
+#include "stages/headers.h"
 
 #define SEND_CALLS_MAX 64 /* in a row, so that a tx ring that does not drain holds nobody up */
 

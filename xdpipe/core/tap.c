@@ -4,7 +4,8 @@
  * goes while a pipeline runs, and for the stage Record. A copy is a side effect: the packet goes on as
  * if there was none, and where there is no room for it, it is counted as lost (blocks.c).
  */
-#include "batch.h"
+#include "stages/record.h"
+#include "xp.h"
 #include "blocks.h"
 #include "hints.h"
 

@@ -6,7 +6,7 @@
  * still, the metadata, with the time. Before that lies the stage's tag; and the second byte of a frame
  * says whether there is any of this, so that also a next worker knows.
  */
-#include "batch.h"
+#include "xp.h"
 #include "frames.h"
 #include "hints.h"
 #include "tx_metadata.h"

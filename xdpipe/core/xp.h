@@ -9,9 +9,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "columns.h"
+#include "counters.h"
+#include "xp_batch.h"
 
-#define XP_ABSENT 0x40000000
 #define XP_BLOCK (1u << 21)
 #define XP_CONTROL (-1)
 #define XP_PORTS_MAX 8 /* of a worker */
@@ -20,20 +20,6 @@
 #define XP_TAPS_MAX 8
 #define XP_TX_METADATA 24 /* bytes before a packet that goes out: struct xp_tx_metadata */
 
-enum xp_flag {
-#define X(name, value, doc) XP_FLAG_##name = value,
-	XP_FLAGS(X)
-#undef X
-};
-
-enum xp_malformed {
-	XP_MALFORMED_NONE,
-#define X(name, doc) XP_MALFORMED_##name,
-	XP_MALFORMED(X)
-#undef X
-		XP_N_MALFORMED
-};
-
 /* The counters of a worker's port; see XP_COUNTERS. */
 struct xp_counters {
 #define X(name, doc) uint64_t name;
@@ -41,44 +27,9 @@ struct xp_counters {
 #undef X
 };
 
-/*
- * Packets by column. Allocated once; columns hold `capacity` entries of which the first n are
- * valid. The batch owns the frames of its packets from xp_receive to xp_dispatch.
- */
-struct xp_batch {
-	uint32_t n;
-	uint32_t capacity;
-	uint32_t port; /* number of the port that its packets came by */
-	uint8_t *base; /* packet i begins with base[addr[i]] .. base[addr[i] + head_len[i] - 1] */
-	uint64_t size; /* bytes at base */
-	/* The further frames of packets that came in several: those of packet i are more[i] ..
-	 * more[i] + n_frames[i] - 2. */
-	uint64_t *more_addr;
-	int32_t *more_len;
-	uint32_t n_more;
-	uint32_t more_capacity;
-	uint32_t n_checksums_due;
-	uint32_t partial_checksums; /* packets may come with checksums that nobody filled in */
-	/* Packets that have left since the batch before, of those whose time was wanted. */
-	uint64_t *sent_tag;
-	uint64_t *sent_time_ns;
-	uint32_t n_sent;
-	uint32_t sent_capacity;
-	uint32_t n_tx_times_due;
-	uint32_t tx_times;        /* NIC or kernel tell when a packet leaves, */
-	uint32_t tx_times_wanted; /* and a stage has asked at least once */
-	struct xp_taps *taps;     /* that look on; NULL: none */
-#define X(name, type, width, writable, by, doc) type *name;
-	XP_COLUMNS(X)
-#undef X
-};
-
 /* cdef begin */
-enum xp_verdict { XP_UNDECIDED, XP_DROP, XP_TX, XP_PASS, XP_FORWARD };
 /* the first of a stage's counts; its own follow */
 enum xp_stage_count { XP_STAGE_PACKETS, XP_STAGE_NS, XP_STAGE_ERRORS, XP_STAGE_OWN };
-
-typedef int xp_stage_fn(struct xp_batch *batch, void *state);
 
 struct xp_name {
 	const char *name;
@@ -101,10 +52,15 @@ extern const struct xp_column xp_columns[];
 extern const uint32_t xp_n_columns;
 extern const struct xp_name xp_counter_names[];
 extern const uint32_t xp_n_counters;
-extern const struct xp_name xp_flag_names[];
-extern const uint32_t xp_n_flags;
-extern const struct xp_name xp_malformed_names[];
-extern const uint32_t xp_n_malformed;
+
+/* Names of the values of a column: bits, or 1, 2, ... */
+struct xp_enum {
+	const char *column;
+	const struct xp_name *names;
+	uint32_t n;
+};
+extern const struct xp_enum xp_enums[];
+extern const uint32_t xp_n_enums;
 
 /*
  * One ring, seen from user space. On fill and tx we produce, on rx and completion we consume.
@@ -307,6 +263,8 @@ uint64_t xp_batch_bytes(uint32_t capacity);
 struct xp_batch *xp_batch_init(void *arena, uint32_t capacity, uint8_t *base, uint64_t size);
 uint32_t xp_batch_n(const struct xp_batch *b);
 uint32_t xp_batch_port(const struct xp_batch *b);
+const uint8_t *xp_batch_texts(const struct xp_batch *b);
+uint32_t xp_batch_n_text(const struct xp_batch *b);
 void xp_batch_set_port(struct xp_batch *b, uint32_t port, uint32_t n_ports);
 void xp_batch_set_n(struct xp_batch *b, uint32_t n);
 void *xp_batch_column(struct xp_batch *b, uint32_t column);
@@ -386,18 +344,11 @@ void xp_tap_leaving(struct xp_batch *b, uint32_t default_verdict);
 /* capture.c */
 int xp_fill_from_capture(struct xp_batch *b, void *next_ex, void *handle);
 
-/* native stages: int run(struct xp_batch *, void *state) */
+/* a native stage that has no state but its counters; all others have a header in stages/ */
 struct xp_counts_state {
 	uint64_t *counters; /* the stage's own, in the order of its `counters` */
 };
-struct xp_record_state {
-	uint64_t *counters;
-	struct xp_tap *tap; /* NULL: nothing is written */
-};
-int xp_stage_record(struct xp_batch *batch, void *state);
 int xp_stage_nothing(struct xp_batch *batch, void *state);
-int xp_stage_headers(struct xp_batch *batch, void *state);
-int xp_stage_swap_addresses(struct xp_batch *batch, void *state);
 /* cdef end */
 
 #endif

@@ -4,7 +4,8 @@
  * and IP addresses and TCP or UDP ports change places; VLAN tags stay. Checksums stay right,
  * since a sum does not depend on the order of its words.
  */
-#include "batch.h"
+#include "xp.h"
+#include "stages/swap_addresses.h"
 
 enum { N_SWAPPED, N_LEFT_ALONE };
 

@@ -19,7 +19,8 @@
  * A length that the packet itself contradicts is malformed; the columns of the layers before the
  * fault are filled, those from there on say absent.
  */
-#include "batch.h"
+#include "xp.h"
+#include "stages/headers.h"
 
 #define ETH_P_IPV4 0x0800
 #define ETH_P_IPV6 0x86dd

@@ -1,0 +1,64 @@
+"""What tshark says of the captures, field by field: the other opinion on every parser."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+FIELDS = (
+    "frame.protocols",
+    "_ws.malformed",
+)
+"""All fields that any test asks for: each capture is dissected once, for all of them."""
+
+BETWEEN_FIELDS, BETWEEN_VALUES = "\x1f", "\x1e"
+OPTIONS = (
+    # each packet by itself: what xdpipe sees of a fragment is what came in it
+    "-o", "ip.defragment:FALSE", "-o", "ipv6.defragment:FALSE",
+)  # fmt: skip
+
+
+class Frame(dict[str, tuple[str, ...]]):
+    """The fields of one frame: each value that occurs, outermost first; () where there is none."""
+
+    def first(self, field: str, base: int = 0) -> int | None:
+        """Return the first value as a number, if there is one."""
+        return int(self[field][0], base) if self[field] else None
+
+
+def dissect(path: Path, *options: str, fields: tuple[str, ...] = FIELDS) -> list[Frame]:
+    """Return a capture's frames, in order, as tshark sees them."""
+    tshark = shutil.which("tshark")
+    if tshark is None:
+        pytest.skip("tshark is not installed")
+    with tempfile.TemporaryDirectory() as home:  # no settings of whoever runs this
+        done = subprocess.run(
+            [
+                tshark, "-n", "-r", str(path), *OPTIONS, *options, "-T", "fields",
+                "-E", f"separator={BETWEEN_FIELDS}", "-E", f"aggregator={BETWEEN_VALUES}",
+                *(word for field in fields for word in ("-e", field)),
+            ],
+            env={**os.environ, "HOME": home, "XDG_CONFIG_HOME": home},
+            capture_output=True, text=True, errors="surrogateescape", check=False,
+        )  # fmt: skip
+    assert done.returncode in (0, 2), done.stderr  # 2: the file is cut short
+    frames = []
+    for line in done.stdout.removesuffix("\n").split("\n") if done.stdout else ():
+        columns = line.split(BETWEEN_FIELDS)
+        assert len(columns) == len(fields), (path, line)
+        values = (tuple(c.split(BETWEEN_VALUES)) if c else () for c in columns)
+        frames.append(Frame(zip(fields, values, strict=True)))
+    return frames
+
+
+@cache
+def all_frames(captures: Path) -> dict[Path, list[Frame]]:
+    """Return the frames of every capture there; those that tshark cannot read are left out."""
+    paths = sorted(p for p in captures.rglob("*.pcap*") if p.is_file())
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(paths, pool.map(dissect, paths), strict=True))
