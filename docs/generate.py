@@ -115,11 +115,11 @@ def generated(text: str) -> str:
 
 def typed_columns() -> str:
     """Return xdpipe/columns.py: the columns as attributes, for readers and type checkers."""
+    wanted = "TYPE_CHECKING, Any" if any(c.text for c in COLUMNS.values()) else "TYPE_CHECKING"
     lines = [
         '"""The columns of a batch, for readers and type checkers; written by docs/generate.py."""',
         "", "from __future__ import annotations", "",
-        f"from typing import TYPE_CHECKING{', Any' if any(c.text for c in COLUMNS.values()) else ''}",
-        "",
+        f"from typing import {wanted}", "",
         "if TYPE_CHECKING:", "    import numpy as np", "    from numpy.typing import NDArray", "",
         "", "class BatchColumns:",
         '    """What a batch has by column; see xdpipe.batch.COLUMNS and docs/reference.md."""', "",
