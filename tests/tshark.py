@@ -12,6 +12,14 @@ import pytest
 
 FIELDS = (
     "frame.protocols",
+    "ip.src",
+    "ipv6.src",
+    "tcp.stream",
+    "tcp.srcport",
+    "tcp.seq_raw",
+    "tcp.flags",
+    "tcp.len",
+    "tcp.payload",
     "_ws.malformed",
 )
 """All fields that any test asks for: each capture is dissected once, for all of them."""

@@ -388,6 +388,16 @@ class Batch(BatchColumns):
             return memoryview(copy).toreadonly()
         return memoryview(ffi.buffer(self._base + start, length))
 
+    def stream(self, index: int) -> list[tuple[int, bytes]]:
+        """Return what comes next in its TCP stream with packet `index`, behind `TcpStreams`.
+
+        Returns:
+            (bytes before it that were given up, bytes), in order; [] for nothing. Copies.
+        """
+        pieces = lib.xp_batch_pieces(self.c) + int(self.tcp_pieces[index])
+        n = int(self.tcp_n_pieces[index])
+        return [(pieces[k].lost, bytes(ffi.buffer(pieces[k].p, pieces[k].n))) for k in range(n)]
+
     def load(self, packets: Iterable[bytes], time_ns: int = 0) -> None:
         """Fill the batch with these packets, one behind the other from the memory's start.
 

@@ -8,8 +8,12 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).parent
-STAGES = sorted(f"stages/{path.name}" for path in HERE.glob("stages/*.h"))
-"""Headers of native stages: each has a part between cdef marks."""
+STAGES = sorted(
+    f"stages/{path.name}"
+    for path in HERE.glob("stages/*.h")
+    if "/* cdef begin */" in path.read_text()
+)
+"""Headers of native stages that Python sees; others there are what stages share."""
 SOURCES = sorted(
     path.relative_to(HERE).as_posix() for path in HERE.rglob("*.c") if path.name != "_core.c"
 )

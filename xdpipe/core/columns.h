@@ -17,6 +17,7 @@ typedef struct xp_text {
 
 #include "columns/headers.h"
 #include "columns/receive.h"
+#include "columns/tcp_streams.h"
 
 /*
  * Offsets and lengths are int32_t, so that sums and differences in numpy neither wrap nor change
@@ -27,14 +28,16 @@ typedef struct xp_text {
  */
 #define XP_COLUMNS(X)                                                                              \
 	XP_RECEIVE_COLUMNS(X)                                                                      \
-	XP_HEADERS_COLUMNS(X)
+	XP_HEADERS_COLUMNS(X)                                                                      \
+	XP_TCP_STREAMS_COLUMNS(X)
 
 /*
  * Columns whose values have names: E(column, list) for bits, X(name, bit, meaning), and for
  * enumerations, X(name, meaning) with the values 1, 2, ... in the order of the list; 0 is none.
  */
 #define XP_BITS(E)                                                                                 \
-	E(flags, XP_FLAGS)
+	E(flags, XP_FLAGS)                                                                         \
+	E(tcp_stream_told, XP_TCP_STREAM_TOLD)
 #define XP_ENUMERATIONS(E) E(malformed, XP_MALFORMED)
 
 #endif

@@ -23,11 +23,6 @@ struct xp_batch;
 enum xp_verdict { XP_UNDECIDED, XP_DROP, XP_TX, XP_PASS, XP_FORWARD };
 
 typedef int xp_stage_fn(struct xp_batch *batch, void *state);
-/* cdef end */
-
-#define XP_ABSENT 0x40000000
-#define XP_PIECES 8 /* pieces of TCP streams that a batch has, for each packet of its capacity */
-#define XP_TEXT_ROOM 4096 /* bytes of texts that a batch has, for each packet of its capacity */
 
 /* Bytes of a TCP stream that come next in it, in a packet or kept from an earlier one. */
 struct xp_piece {
@@ -35,6 +30,11 @@ struct xp_piece {
 	uint32_t n;
 	uint32_t lost; /* bytes before them that never came */
 };
+/* cdef end */
+
+#define XP_ABSENT 0x40000000
+#define XP_PIECES_KEPT 3 /* pieces from earlier packets in a batch, for each packet of its capacity */
+#define XP_TEXT_ROOM 4096 /* bytes of texts that a batch has, for each packet of its capacity */
 
 /*
  * Packets by column. Allocated once; columns hold `capacity` entries of which the first n are

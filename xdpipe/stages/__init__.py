@@ -3,5 +3,6 @@
 from xdpipe.stages.headers import Headers
 from xdpipe.stages.record import Record
 from xdpipe.stages.swap_addresses import SwapAddresses
+from xdpipe.stages.tcp_streams import TcpStreams
 
-__all__ = ["Headers", "Record", "SwapAddresses"]
+__all__ = ["Headers", "Record", "SwapAddresses", "TcpStreams"]
