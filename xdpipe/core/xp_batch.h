@@ -22,6 +22,12 @@ struct xp_batch;
 /* cdef begin */
 enum xp_verdict { XP_UNDECIDED, XP_DROP, XP_TX, XP_PASS, XP_FORWARD };
 
+/* A text: b->texts[at] to b->texts[at + len - 1]. */
+typedef struct xp_text {
+	uint32_t at;
+	uint32_t len;
+} xp_text_t;
+
 typedef int xp_stage_fn(struct xp_batch *batch, void *state);
 
 /* Bytes of a TCP stream that come next in it, in a packet or kept from an earlier one. */
