@@ -4,5 +4,12 @@ from xdpipe.stages.headers import Headers
 from xdpipe.stages.record import Record
 from xdpipe.stages.swap_addresses import SwapAddresses
 from xdpipe.stages.tcp_streams import TcpStreams
+from xdpipe.stages.where import Where
 
-__all__ = ["Headers", "Record", "SwapAddresses", "TcpStreams"]
+__all__ = [
+    "Headers",
+    "Record",
+    "SwapAddresses",
+    "TcpStreams",
+    "Where",
+]
