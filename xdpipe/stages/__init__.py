@@ -2,6 +2,7 @@
 
 from xdpipe.stages.headers import Headers
 from xdpipe.stages.record import Record
+from xdpipe.stages.sample import Sample
 from xdpipe.stages.swap_addresses import SwapAddresses
 from xdpipe.stages.tcp_streams import TcpStreams
 from xdpipe.stages.where import Where
@@ -9,6 +10,7 @@ from xdpipe.stages.where import Where
 __all__ = [
     "Headers",
     "Record",
+    "Sample",
     "SwapAddresses",
     "TcpStreams",
     "Where",
