@@ -1,5 +1,7 @@
 """The stages that xdpipe ships, one protocol or deed a file."""
 
+from xdpipe.key import Flow, Prefix
+from xdpipe.stages.count import Count
 from xdpipe.stages.headers import Headers
 from xdpipe.stages.record import Record
 from xdpipe.stages.sample import Sample
@@ -8,7 +10,10 @@ from xdpipe.stages.tcp_streams import TcpStreams
 from xdpipe.stages.where import Where
 
 __all__ = [
+    "Count",
+    "Flow",
     "Headers",
+    "Prefix",
     "Record",
     "Sample",
     "SwapAddresses",
