@@ -3,6 +3,7 @@
 from xdpipe.key import Flow, Prefix
 from xdpipe.stages.count import Count
 from xdpipe.stages.headers import Headers
+from xdpipe.stages.histogram import Histogram
 from xdpipe.stages.record import Record
 from xdpipe.stages.sample import Sample
 from xdpipe.stages.swap_addresses import SwapAddresses
@@ -13,6 +14,7 @@ __all__ = [
     "Count",
     "Flow",
     "Headers",
+    "Histogram",
     "Prefix",
     "Record",
     "Sample",
