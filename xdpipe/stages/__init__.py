@@ -8,6 +8,7 @@ from xdpipe.stages.record import Record
 from xdpipe.stages.sample import Sample
 from xdpipe.stages.swap_addresses import SwapAddresses
 from xdpipe.stages.tcp_streams import TcpStreams
+from xdpipe.stages.top import Top
 from xdpipe.stages.where import Where
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "Sample",
     "SwapAddresses",
     "TcpStreams",
+    "Top",
     "Where",
 ]
