@@ -4,6 +4,7 @@ from xdpipe.key import Flow, Prefix
 from xdpipe.stages.count import Count
 from xdpipe.stages.headers import Headers
 from xdpipe.stages.histogram import Histogram
+from xdpipe.stages.rate_limit import RateLimit
 from xdpipe.stages.record import Record
 from xdpipe.stages.sample import Sample
 from xdpipe.stages.swap_addresses import SwapAddresses
@@ -17,6 +18,7 @@ __all__ = [
     "Headers",
     "Histogram",
     "Prefix",
+    "RateLimit",
     "Record",
     "Sample",
     "SwapAddresses",
