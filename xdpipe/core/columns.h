@@ -15,6 +15,7 @@ typedef struct xp_text {
 	uint32_t len;
 } xp_text_t;
 
+#include "columns/decap.h"
 #include "columns/headers.h"
 #include "columns/receive.h"
 
@@ -27,7 +28,8 @@ typedef struct xp_text {
  */
 #define XP_COLUMNS(X)                                                                              \
 	XP_RECEIVE_COLUMNS(X)                                                                      \
-	XP_HEADERS_COLUMNS(X)
+	XP_HEADERS_COLUMNS(X)                                                                      \
+	XP_DECAP_COLUMNS(X)
 
 /*
  * Columns whose values have names: E(column, list) for bits, X(name, bit, meaning), and for
@@ -35,6 +37,9 @@ typedef struct xp_text {
  */
 #define XP_BITS(E)                                                                                 \
 	E(flags, XP_FLAGS)
-#define XP_ENUMERATIONS(E) E(malformed, XP_MALFORMED)
+#define XP_ENUMERATIONS(E)                                                                         \
+	E(malformed, XP_MALFORMED)                                                                 \
+	E(tunnels, XP_TUNNELS)                                                                     \
+	E(decap_malformed, XP_DECAP_MALFORMED)
 
 #endif
