@@ -49,10 +49,9 @@ enum { N_PACKETS, N_DEEPER = XP_N_TUNNELS, N_PARTIAL_CHECKSUM, N_INNER_MALFORMED
 struct tunnel {
 	const uint8_t *p;
 	int32_t at, head, end;
-	uint8_t kind; /* enum xp_tunnel */
-	uint8_t malformed;
-	uint16_t eth_type; /* of what it carries; 0: nothing that is looked into */
+	uint32_t kind; /* enum xp_tunnel */
 	uint32_t id;
+	uint16_t eth_type; /* of what it carries; 0: nothing that is looked into */
 };
 
 static int is_wanted(const struct xp_decap_state *d, uint32_t kind)
@@ -159,7 +158,6 @@ static uint8_t gre(const struct xp_decap_state *d, struct tunnel *t)
 	int32_t size = 4;
 	uint16_t flags, type;
 
-	t->kind = XP_TUNNEL_GRE;
 	if (t->head - t->at < 4)
 		return is_wanted(d, XP_TUNNEL_GRE) ? XP_DECAP_MALFORMED_GRE_SHORT : 0;
 	flags = xp_get16(p);
@@ -231,12 +229,17 @@ static uint8_t gtpu(struct tunnel *t)
 	return 0;
 }
 
-/* What tunnel packet i is, if it may be one of those that are wanted, by its columns. */
-static uint32_t kind_of(const struct xp_decap_state *d, const struct xp_batch *b, uint32_t i)
+/*
+ * What tunnel packet i may be, of those that are wanted, by its columns; XP_TUNNEL_GRE may be ERSPAN,
+ * which only a look into it tells. Fragments and what is malformed are none.
+ */
+static inline uint32_t kind_of(const struct xp_decap_state *d, const struct xp_batch *b, uint32_t i)
 {
-	uint32_t kind = XP_TUNNEL_NONE;
+	uint32_t flags = b->flags[i], kind;
 
-	if (b->flags[i] & XP_FLAG_UDP) {
+	if (flags & (XP_FLAG_FRAGMENT | XP_FLAG_MALFORMED | XP_FLAG_TCP))
+		return XP_TUNNEL_NONE;
+	if (flags & XP_FLAG_UDP) {
 		uint16_t port = b->l4_dport[i];
 
 		kind = port == d->vxlan_port   ? XP_TUNNEL_VXLAN
@@ -244,50 +247,46 @@ static uint32_t kind_of(const struct xp_decap_state *d, const struct xp_batch *b
 		       : port == d->gtpu_port   ? XP_TUNNEL_GTPU
 						: XP_TUNNEL_NONE;
 	} else if (b->ip_proto[i] == PROTO_IPV4) {
-		kind = b->ip_version[i] == 4 ? XP_TUNNEL_IPIP : XP_TUNNEL_4IN6;
+		kind = flags & XP_FLAG_IPV4 ? XP_TUNNEL_IPIP : XP_TUNNEL_4IN6;
 	} else if (b->ip_proto[i] == PROTO_IPV6) {
-		kind = b->ip_version[i] == 4 ? XP_TUNNEL_6IN4 : XP_TUNNEL_6IN6;
-	} else if (b->ip_proto[i] == PROTO_GRE) { /* or ERSPAN, which only a look into it tells */
-		kind = is_wanted(d, XP_TUNNEL_GRE) ? XP_TUNNEL_GRE : XP_TUNNEL_ERSPAN;
+		kind = flags & XP_FLAG_IPV4 ? XP_TUNNEL_6IN4 : XP_TUNNEL_6IN6;
+	} else if (b->ip_proto[i] == PROTO_GRE) {
+		return d->kinds & (1u << XP_TUNNEL_GRE | 1u << XP_TUNNEL_ERSPAN) ? XP_TUNNEL_GRE
+										  : XP_TUNNEL_NONE;
+	} else {
+		return XP_TUNNEL_NONE;
 	}
 	return is_wanted(d, kind) ? kind : XP_TUNNEL_NONE;
 }
 
-/* May packet i be a tunnel that is wanted? Fragments and what is malformed are none. */
-static int is_tunnel(const struct xp_decap_state *d, const struct xp_batch *b, uint32_t i)
+/* Look into packet i, of that kind; returns 0 or why it contradicts itself. */
+static uint8_t look(const struct xp_decap_state *d, const struct xp_batch *b, uint32_t i,
+		    uint32_t kind, struct tunnel *t)
 {
-	return !(b->flags[i] & (XP_FLAG_FRAGMENT | XP_FLAG_MALFORMED)) &&
-	       kind_of(d, b, i) != XP_TUNNEL_NONE;
-}
-
-/* Look into packet i, which is_tunnel. */
-static void look(const struct xp_decap_state *d, const struct xp_batch *b, uint32_t i,
-		 struct tunnel *t)
-{
-	*t = (struct tunnel){.p = xp_packet(b, i), .at = b->payload[i]};
+	t->p = xp_packet(b, i);
+	t->at = b->payload[i];
 	t->end = t->at + b->payload_len[i];
 	t->head = b->head_len[i] < t->end ? b->head_len[i] : t->end;
-	t->kind = (uint8_t)kind_of(d, b, i);
-	switch (t->kind) {
+	t->kind = kind;
+	t->id = 0;
+	t->eth_type = 0;
+	switch (kind) {
 	case XP_TUNNEL_VXLAN:
-		t->malformed = vxlan(t);
-		break;
+		return vxlan(t);
 	case XP_TUNNEL_GENEVE:
-		t->malformed = geneve(t);
-		break;
+		return geneve(t);
 	case XP_TUNNEL_GTPU:
-		t->malformed = gtpu(t);
-		break;
+		return gtpu(t);
 	case XP_TUNNEL_IPIP:
 	case XP_TUNNEL_4IN6:
 		t->eth_type = XP_ETH_IPV4;
-		break;
+		return 0;
 	case XP_TUNNEL_6IN4:
 	case XP_TUNNEL_6IN6:
 		t->eth_type = XP_ETH_IPV6;
-		break;
+		return 0;
 	default:
-		t->malformed = gre(d, t);
+		return gre(d, t);
 	}
 }
 
@@ -303,7 +302,7 @@ static uint32_t enter(struct xp_batch *b, uint32_t i, uint32_t n, const struct t
 		memcpy(b->outer_src + 16 * (size_t)i, b->src + 16 * (size_t)i, 16);
 		memcpy(b->outer_dst + 16 * (size_t)i, b->dst + 16 * (size_t)i, 16);
 	}
-	b->tunnels[4 * i + n] = t->kind;
+	b->tunnels[4 * i + n] = (uint8_t)t->kind;
 	b->tunnel_id[4 * i + n] = t->id;
 	b->inner[i] = t->at;
 	xp_parse_headers(b, i, t->at, t->end, t->eth_type);
@@ -313,22 +312,22 @@ static uint32_t enter(struct xp_batch *b, uint32_t i, uint32_t n, const struct t
 static void decap(const struct xp_decap_state *d, struct xp_batch *b, uint32_t i)
 {
 	uint64_t *counters = d->counters;
-	uint32_t n = 0;
+	uint32_t n = 0, kind;
 
-	while (is_tunnel(d, b, i)) {
+	while ((kind = kind_of(d, b, i)) != XP_TUNNEL_NONE) {
 		struct tunnel t;
+		uint8_t malformed = look(d, b, i, kind, &t);
 
-		look(d, b, i, &t);
-		if (!t.malformed && !t.eth_type)
+		if (!malformed && !t.eth_type)
 			break;
 		if (n == d->depth) {
 			counters[N_DEEPER]++;
 			break;
 		}
-		if (t.malformed) {
-			b->decap_malformed[i] = t.malformed;
+		if (malformed) {
+			b->decap_malformed[i] = malformed;
 			counters[N_MALFORMED]++;
-			counters[N_MALFORMED + t.malformed]++;
+			counters[N_MALFORMED + malformed]++;
 			break;
 		}
 		counters[N_PARTIAL_CHECKSUM] += enter(b, i, n++, &t);
@@ -369,7 +368,7 @@ int xp_stage_decap(struct xp_batch *b, void *state)
 		uint32_t tunnels[AT_ONCE], n = 0;
 
 		for (uint32_t i = first; i < end; i++) {
-			if (!is_tunnel(d, b, i))
+			if (kind_of(d, b, i) == XP_TUNNEL_NONE)
 				continue;
 			tunnels[n++] = i;
 			__builtin_prefetch(xp_packet(b, i) + LINE); /* the packet within begins there */
