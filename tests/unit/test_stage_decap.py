@@ -62,6 +62,7 @@ NOTHING: Row = {
     "n_tunnels": 0, "tunnels": [0] * 4, "tunnel_id": [0] * 4, "inner": ABSENT, "outer_l3": ABSENT,
     "outer_src": [0] * 16, "outer_dst": [0] * 16, "decap_malformed": 0,
 }  # fmt: skip
+GUARDED = GuardedBatch(400)
 OFFSETS = ("l3", "l4", "payload")
 TUNNEL = FLAGS["TUNNEL"]
 
@@ -72,9 +73,8 @@ def rows_of(batch: Batch, *names: str) -> list[Row]:
 
 
 def run(packets: list[bytes], decap: Decap | None = None) -> list[Row]:
-    """Return what all columns say behind Headers and Decap."""
-    batch = Batch(bytearray(1 << 18), max(len(packets), 1))
-    batch.load(packets)
+    """Return what all columns say behind Headers and Decap; packets end at a guard page."""
+    batch = GUARDED.load(packets)
     Headers().process(batch)
     (decap or Decap()).process(batch)
     return rows_of(batch, *Headers.provides, *Decap.provides)
@@ -255,6 +255,7 @@ NOT_ENTERED = {
     "gre of another protocol": ip4(GRE, gre(0x8870, INNER4, flags=0x4000)),
     "gre keepalive": ip4(GRE, gre(0, b"")),
     "erspan III of a reserved frame type": ip4(GRE, erspan3(5, FRAME, frame_type=1)),
+    "erspan III of another": ip4(GRE, erspan3(5, FRAME, frame_type=16)),
     "erspan III of no IP": ip4(GRE, erspan3(5, bytes(20), frame_type=2)),
     "erspan III of nothing": ip4(GRE, erspan3(5, b"", frame_type=2)),
     "geneve control": over_udp(GENEVE_PORT, geneve(5, BRIDGED, FRAME, flags=0x80)),
@@ -320,6 +321,7 @@ BAD_TUNNELS = [
     ("GTPU_LEN", over_udp(GTPU_PORT, gtpu(5, INNER4)[:-1])),
     ("GTPU_LEN", over_udp(GTPU_PORT, gtpu(5, b"\0\0\0", first=0x32))),
     ("GTPU_EXTENSION", gtpu_extension(b"")),
+    ("GTPU_EXTENSION", over_udp(GTPU_PORT, gtpu_extension(b"")[28:] + b"\1\0\0\0")),
     ("GTPU_EXTENSION", gtpu_extension(b"\0" * 8)),
     ("GTPU_EXTENSION", gtpu_extension(b"\2" + bytes(6))),
     ("GTPU_EXTENSION", gtpu_extension(b"\1\0\0\x85")),
@@ -379,6 +381,8 @@ def test_a_malformed_inner_packet_is_told_as_headers_tells_it(reason: str, inner
         (ip4(IPV6, INNER4 + bytes(20)), "IP6_VERSION"), (ip4(IPV6, INNER6[:39]), "IP6_SHORT"),
         (ip4(GRE, gre(0x0800, INNER4[:-1])), "IP4_LEN"),
         (over_udp(GTPU_PORT, gtpu(5, INNER6[:-1])), "IP6_LEN"),
+        (over_udp(GTPU_PORT, gtpu(5, INNER4[:-1]) + INNER4[-1:]), "IP4_LEN"),
+        (over_udp(GTPU_PORT, gtpu(5, INNER4[:19]) + INNER4[19:]), "IP4_SHORT"),
         (over_udp(VXLAN_PORT, vxlan(5, b"")), "ETH_SHORT"),
         (ip4(GRE, erspan2(5, FRAME[:13])), "ETH_SHORT"),
         (over_udp(GENEVE_PORT, geneve(5, 0x0806, ARP[:-1])), "ARP_SHORT"),
@@ -388,9 +392,6 @@ def test_the_tunnel_bounds_what_lies_within(ip: bytes, reason: str) -> None:
     """However much follows behind the tunnel."""
     [row] = run([eth(0x0800, ip) + bytes(100)])
     assert (row["malformed"], row["n_tunnels"]) == (MALFORMED[reason], 1)
-
-
-GUARDED = GuardedBatch(400)
 
 
 def run_guarded(packets: list[bytes]) -> Batch:
