@@ -24,9 +24,10 @@ HEAD = 160
 TAIL = 16
 MALFORMED_BIT = FLAGS["MALFORMED"]
 # What a cut may change though it leaves a value: how far the parser came shows in these.
-PROGRESS = ("flags", "malformed", "ip_proto", "flow_hash", "eth_type", "n_vlans", "vlan_tci")
+PROGRESS = ("flags", "malformed", "ip_proto", "flow_hash", "eth_type", "n_vlans", "vlan_tci",
+            "n_mpls")  # fmt: skip
 NOTHING = {name: ABSENT if name in ("l3", "l4", "payload") else 0 for name in Headers.provides}
-TRANSPORT = sum(FLAGS[name] for name in ("TCP", "UDP", "ICMP", "ICMP6"))
+TRANSPORT = sum(FLAGS[name] for name in ("TCP", "UDP", "ICMP", "ICMP6", "IGMP"))
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +66,11 @@ def test_check_reads_every_capture_to_its_end(captures: Path) -> None:
         reasons = {name: counts[f"malformed_{name.lower()}"] for name in MALFORMED}
         assert counts["malformed"] == sum(reasons.values())
         assert reasons["ETH_SHORT"] == n_bad
-        before_ip = ("ETH_SHORT", "VLAN_SHORT", "IP4_SHORT", "IP4_VERSION", "IP4_IHL", "IP6_SHORT",
-                     "IP6_VERSION")  # fmt: skip
+        before_ip = (
+            "ETH_SHORT", "VLAN_SHORT", "IP4_SHORT", "IP4_VERSION", "IP4_IHL", "IP6_SHORT",
+            "IP6_VERSION", "ARP_SHORT", "LLC_LEN", "LLC_SHORT", "MPLS_SHORT", "PPPOE_SHORT",
+            "PPPOE_VERSION", "PPPOE_CODE", "PPPOE_LEN",
+        )  # fmt: skip
         without_ip = counts["other"] + sum(reasons[name] for name in before_ip)
         assert counts["ipv4"] + counts["ipv6"] + without_ip == len(packets), path
     assert outcomes["read"] > 100
@@ -112,7 +116,7 @@ def test_what_is_no_transport_header_gives_no_field_of_one(packets: list[bytes])
         group = batch.load(packets[first : first + 64])
         stage.process(group)
         without = (group.flags & TRANSPORT) == 0
-        for name in ("l4_sport", "l4_dport", "tcp_flags", "icmp_type", "icmp_code"):
+        for name in ("l4_sport", "l4_dport", "tcp_flags", "icmp_type", "icmp_code", "igmp_type"):
             assert not getattr(group, name)[without].any(), name
         later = (group.flags & FLAGS["LATER_FRAGMENT"]) != 0
         assert without[later].all()

@@ -1,9 +1,9 @@
 """Headers against scapy, field by field, over all captures; and over every packet cut short.
 
 What is compared, for each different Ethernet packet that xdpipe does not call malformed and scapy
-dissects: EtherType, VLAN tags, IP version, protocol, ttl, tos, addresses, fragments, ports, TCP
-flags, ICMP type and code, payload. DIFFERENCES has what is allowed to differ, and why; an
-entry that no packet needs is an error.
+dissects: EtherType, VLAN tags, MPLS labels, PPPoE session, LLC and SNAP, ARP operation, IP version,
+protocol, ttl, tos, addresses, fragments, ports, TCP flags, ICMP type and code, IGMP type, payload.
+DIFFERENCES has what is allowed to differ, and why; an entry that no packet needs is an error.
 """
 
 import ctypes
@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scapy.contrib.igmp import IGMP
+from scapy.contrib.mpls import MPLS
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import (
     IPv6,
@@ -26,7 +28,8 @@ from scapy.layers.inet6 import (
     _ICMPv6,
 )
 from scapy.layers.ipsec import AH
-from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
+from scapy.layers.l2 import ARP, LLC, SNAP, Dot1AD, Dot1Q, Ether
+from scapy.layers.ppp import PPP, PPPoE, PPPoED
 from scapy.packet import NoPayload, Packet, Padding
 
 from xdpipe.batch import ABSENT, COLUMNS, FLAGS, MALFORMED, Batch
@@ -90,8 +93,16 @@ def from_scapy(packet: bytes) -> tuple[dict[str, object], set[str]]:
     excuses: set[str] = set()
     layer: Packet = Ether(packet)
     says: dict[str, object] = {"eth_type": layer.fields.get("type", layer.fields.get("len"))}
+    says |= {"n_mpls": 0, "mpls_label": 0, "pppoe_session": 0, "arp_op": 0, "ip_version": 0}
     tags = []
     layer = layer.payload
+    says |= {"LLC": isinstance(layer, LLC), "SNAP": False}
+    if isinstance(layer, LLC) and isinstance(layer.payload, SNAP):
+        layer = layer.payload
+        says["SNAP"] = True
+        if layer.OUI == 0:
+            says["eth_type"] = layer.code
+            layer = layer.payload
     while isinstance(layer, Dot1Q | Dot1AD):
         if len(tags) == 2:
             excuses.add("third tag")
@@ -100,11 +111,25 @@ def from_scapy(packet: bytes) -> tuple[dict[str, object], set[str]]:
         says["eth_type"] = layer.type
         layer = layer.payload
     says |= {"vlan_tci": [*tags, 0, 0][:2], "n_vlans": len(tags)}
+    labels = []
+    while isinstance(layer, MPLS):
+        labels.append(layer.label)
+        layer = layer.payload
+    says |= {"n_mpls": len(labels), "mpls_label": [*labels, 0][0]}
+    says |= {"PPPOE": isinstance(layer, PPPoE | PPPoED)}
+    if isinstance(layer, PPPoE):
+        if not isinstance(layer, PPPoED):
+            says["pppoe_session"] = layer.sessionid
+        layer = layer.payload
+        if isinstance(layer, PPP):
+            layer = layer.payload
+    if isinstance(layer, ARP):
+        says["arp_op"] = layer.op
     if isinstance(layer, IP):
-        return says | from_ipv4(layer, excuses), excuses
+        says |= from_ipv4(layer, excuses)
     if isinstance(layer, IPv6):
-        return says | from_ipv6(layer, excuses), excuses
-    return says | {"ip_version": 0}, excuses
+        says |= from_ipv6(layer, excuses)
+    return says, excuses
 
 
 def from_ipv4(ip: IP, excuses: set[str]) -> dict[str, object]:
@@ -159,6 +184,8 @@ def from_l4(layer: Packet) -> dict[str, object]:
     if isinstance(layer, ICMP | _ICMPv6):
         return {"l4_sport": 0, "l4_dport": 0, "icmp_type": layer.type,
                 "icmp_code": layer.fields.get("code", layer.original[1])}  # fmt: skip
+    if isinstance(layer, IGMP):
+        return {"igmp_type": layer.type}
     return {}
 
 
@@ -175,7 +202,7 @@ def test_headers_agree_with_scapy_on_every_packet(packets: list[bytes]) -> None:
         start = row["payload"]
         if "data" in says:
             row["data"] = packet[start : start + row["payload_len"]]  # type: ignore[operator,index,misc]
-        for name in ("FRAGMENT", "LATER_FRAGMENT", "IP_OPTIONS"):
+        for name in ("FRAGMENT", "LATER_FRAGMENT", "IP_OPTIONS", "LLC", "SNAP", "PPPOE"):
             row[name] = name in found
         for name, value in says.items():
             compared[name] += 1
@@ -194,10 +221,72 @@ def contradiction(packet: bytes) -> str | None:
     at = 12
     while packet[at : at + 2] in (b"\x81\x00", b"\x88\xa8") and at < 20:
         at += 4
-    kind, ip = packet[at : at + 2], packet[at + 2 :]
-    if kind == b"\x08\x00":
-        return contradiction4(ip)
-    return contradiction6(ip) if kind == b"\x86\xdd" else None
+    if len(packet) < at + 2:
+        return "VLAN_SHORT"
+    return contradiction_behind(int.from_bytes(packet[at : at + 2], "big"), packet[at + 2 :])
+
+
+def contradiction_behind(kind: int, rest: bytes) -> str | None:
+    """The same for what an EtherType or a length says."""
+    match kind:
+        case 0x0800:
+            return contradiction4(rest)
+        case 0x86DD:
+            return contradiction6(rest)
+        case 0x0806:
+            return "ARP_SHORT" if len(rest) < 8 + 2 * sum(rest[4:6]) else None
+        case 0x8847 | 0x8848:
+            return contradiction_mpls(rest)
+        case 0x8864:
+            return contradiction_pppoe(rest)
+    if kind > 1500:
+        return None
+    if kind > len(rest):
+        return "LLC_LEN"
+    rest = rest[:kind]
+    if rest[:2] == b"\xff\xff" and len(rest) > 2:
+        return None
+    if len(rest) < 3 or (len(rest) < 4 and rest[2] & 3 != 3):
+        return "LLC_SHORT"
+    if rest[:3] != b"\xaa\xaa\x03":
+        return None
+    if len(rest) < 8:
+        return "LLC_SHORT"
+    behind = int.from_bytes(rest[6:8], "big")
+    return (
+        contradiction_behind(behind, rest[8:]) if rest[3:6] == bytes(3) and behind > 1500 else None
+    )
+
+
+def contradiction_mpls(rest: bytes) -> str | None:
+    for _ in range(8):
+        label, rest = rest[:4], rest[4:]
+        if len(label) < 4:
+            return "MPLS_SHORT"
+        if label[2] & 1:
+            break
+    else:
+        return None if len(rest) >= 4 else "MPLS_SHORT"
+    if not rest:
+        return "MPLS_SHORT"
+    version = rest[0] >> 4
+    return contradiction4(rest) if version == 4 else contradiction6(rest) if version == 6 else None
+
+
+def contradiction_pppoe(rest: bytes) -> str | None:
+    if len(rest) < 6:
+        return "PPPOE_SHORT"
+    if rest[0] != 0x11:
+        return "PPPOE_VERSION"
+    if rest[1]:
+        return "PPPOE_CODE"
+    size = int.from_bytes(rest[4:6], "big")
+    if not 2 <= size <= len(rest) - 6:
+        return "PPPOE_LEN"
+    kind, ppp = rest[6:8], rest[8 : 6 + size]
+    if kind == b"\x00\x21":
+        return contradiction4(ppp)
+    return contradiction6(ppp) if kind == b"\x00\x57" else None
 
 
 def contradiction4(ip: bytes) -> str | None:
@@ -249,7 +338,7 @@ def contradiction_l4(proto: int, data: bytes, *, whole: bool) -> str | None:
             return "UDP_SHORT"
         size = int.from_bytes(data[4:6], "big")
         return "UDP_LEN" if size < 8 or (whole and size > len(data)) else None
-    return "ICMP" if proto in (1, 58) and len(data) < 8 else None
+    return {1: "ICMP", 58: "ICMP", 2: "IGMP_SHORT"}.get(proto) if len(data) < 8 else None
 
 
 def test_what_is_called_malformed_contradicts_itself_and_nothing_else_does(

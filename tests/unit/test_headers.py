@@ -102,8 +102,9 @@ def test_a_third_tag_is_told_by_its_ethertype() -> None:
 
 def test_what_is_not_ip_is_told_by_its_ethertype() -> None:
     arp = bytes(ETHER / ARP(hwsrc="02:00:00:00:00:02", psrc="10.0.0.1", pdst="10.0.0.2"))
-    check(arp, eth_type=0x0806, ip_version=0, l3=ABSENT, l4=ABSENT, flags=set(), malformed=0,
-          src="::", dst="::", flow_hash=0)  # fmt: skip
+    check(arp, eth_type=0x0806, ip_version=0, l3=ABSENT, l4=ABSENT, flags={"ARP"}, malformed=0,
+          arp_op=1, src="::", dst="::", flow_hash=0)  # fmt: skip
+    check(altered(arp, 12, b"\x12\x34"), eth_type=0x1234, flags=set(), malformed=0, arp_op=0)
 
 
 def test_another_protocol_has_its_header_at_l4_and_no_ports() -> None:
@@ -226,6 +227,17 @@ def ip6(proto: int, data: bytes) -> bytes:
     return stack(IPv6(src="fd00::1", dst="fd00::2", nh=proto), Raw(data))
 
 
+def eth(kind: int, body: bytes) -> bytes:
+    return bytes(ETHER)[:12] + struct.pack(">H", kind) + body
+
+
+def pppoe(protocol: int, body: bytes) -> bytes:
+    return struct.pack(">BBHHH", 0x11, 0, 7, len(body) + 2, protocol) + body
+
+
+SNAP = b"\xaa\xaa\x03\0\0\0"
+ARP_BYTES = bytes.fromhex("0001080006040002") + bytes(20)
+
 BAD = [
     ("ETH_SHORT", b""),
     ("ETH_SHORT", UDP4[:13]),
@@ -253,6 +265,32 @@ BAD = [
     ("UDP_LEN", altered(UDP4, 38, b"\x00\x13")),
     ("ICMP_SHORT", ip4(1, 7)),
     ("ICMP6_SHORT", ip6(58, bytes(7))),
+    ("ARP_SHORT", eth(0x0806, ARP_BYTES[:7])),
+    ("ARP_SHORT", eth(0x0806, ARP_BYTES[:27])),
+    ("ARP_SHORT", eth(0x0806, altered(ARP_BYTES, 5, b"\x10"))),
+    ("LLC_LEN", eth(46, bytes(45))),
+    ("LLC_LEN", stack(Dot1Q(vlan=1, type=1500), Raw(bytes(1499)))),
+    ("LLC_SHORT", eth(0, bytes(46))),
+    ("LLC_SHORT", eth(2, b"\x42\x42\x03".ljust(46, b"\0"))),
+    ("LLC_SHORT", eth(3, b"\x42\x42\x02".ljust(46, b"\0"))),
+    ("LLC_SHORT", eth(7, SNAP + b"\x08\x00" + bytes(40))),
+    ("VLAN_SHORT", eth(11, SNAP + b"\x81\x00" + bytes(40))),
+    ("IP4_LEN", eth(8 + 37, SNAP + b"\x08\x00" + UDP4[14:])),
+    ("MPLS_SHORT", eth(0x8847, b"\0\0\x11")),
+    ("MPLS_SHORT", eth(0x8848, b"\0\0\x10\x40")),
+    ("MPLS_SHORT", eth(0x8847, b"\0\0\x11\x40")),
+    ("MPLS_SHORT", eth(0x8847, b"\0\0\x10\x40" * 8)),
+    ("IP4_SHORT", eth(0x8847, b"\0\0\x11\x40" + UDP4[14:33])),
+    ("IP6_SHORT", eth(0x8847, b"\0\0\x11\x40" + UDP6[14:53])),
+    ("PPPOE_SHORT", eth(0x8864, pppoe(0x21, UDP4[14:])[:5])),
+    ("PPPOE_VERSION", eth(0x8864, altered(pppoe(0x21, UDP4[14:]), 0, b"\x21"))),
+    ("PPPOE_VERSION", eth(0x8864, altered(pppoe(0x21, UDP4[14:]), 0, b"\x12"))),
+    ("PPPOE_CODE", eth(0x8864, altered(pppoe(0x21, UDP4[14:]), 1, b"\x09"))),
+    ("PPPOE_LEN", eth(0x8864, pppoe(0x21, UDP4[14:])[:-1])),
+    ("PPPOE_LEN", eth(0x8864, altered(pppoe(0x21, UDP4[14:]), 4, b"\0\1"))),
+    ("IP4_LEN", eth(0x8864, altered(pppoe(0x21, UDP4[14:]), 4, b"\0\x27"))),
+    ("IP6_LEN", eth(0x8864, altered(pppoe(0x57, UDP6[14:]), 4, b"\0\x3b"))),
+    ("IGMP_SHORT", ip4(2, 7)),
 ]
 
 

@@ -26,7 +26,9 @@ UDP_BYTES = struct.pack(">HHHH", 5, 6, 18, 0) + b"0123456789"
 TCP_BYTES = struct.pack(">HHIIBBHHH", 5, 6, 1, 2, 0x60, 0x12, 512, 0, 0) + b"\1\1\1\0" + b"data"
 ICMP_BYTES = bytes([8, 0, 0, 0, 0, 7, 0, 9]) + b"ping"
 ICMP6_BYTES = bytes([128, 0, 0, 0, 0, 7, 0, 9]) + b"ping"
-UDP, TCP, ICMP, ICMP6 = 17, 6, 1, 58
+IGMP_BYTES = bytes([0x16, 0, 0, 0, 224, 0, 0, 9])
+ARP_BYTES = bytes.fromhex("0001080006040002") + bytes(range(1, 21))
+UDP, TCP, ICMP, ICMP6, IGMP = 17, 6, 1, 58, 2
 SERVICE, CUSTOMER = b"\x88\xa8\0\7", b"\x81\0\0\x2a"
 TAGS = {0: b"", 1: CUSTOMER, 2: SERVICE + CUSTOMER, 3: SERVICE + CUSTOMER * 2}
 
@@ -57,7 +59,26 @@ def fragment6(nh: int, offset: int, more: int) -> bytes:
 
 
 EXTENSIONS = {0: 1, 43: 2, 60: 0, 135: 1, 139: 4, 140: 0}  # protocol: its length in 8 bytes less 1
-L4 = {UDP: UDP_BYTES, TCP: TCP_BYTES, ICMP: ICMP_BYTES, ICMP6: ICMP6_BYTES}
+
+
+def mpls(n: int, ip: bytes) -> bytes:
+    labels = b"".join(
+        struct.pack(">I", (16 + k) << 12 | (k == n) << 8 | 64) for k in range(1, n + 1)
+    )
+    return eth(0x8847, labels + ip)
+
+
+def pppoe(protocol: int, body: bytes, n_tags: int = 0) -> bytes:
+    head = struct.pack(">BBHHH", 0x11, 0, 7, len(body) + 2, protocol)
+    return eth(0x8864, head + body, n_tags)
+
+
+def snap(kind: int, body: bytes, n_tags: int = 0) -> bytes:
+    llc = b"\xaa\xaa\x03\0\0\0" + struct.pack(">H", kind) + body
+    return eth(len(llc), llc, n_tags)
+
+
+L4 = {UDP: UDP_BYTES, TCP: TCP_BYTES, ICMP: ICMP_BYTES, ICMP6: ICMP6_BYTES, IGMP: IGMP_BYTES}
 WHOLE = {
     **{f"ipv4 {proto} {n} tags": ip4(proto, body, n_tags=n)
        for (proto, body), n in itertools.product(L4.items(), TAGS)},
@@ -80,9 +101,28 @@ WHOLE = {
     "ipv4 last fragment": ip4(TCP, TCP_BYTES, fragment=0x0003),
     "esp": ip6(50, b"0123456789"),
     "no next header": ip6(59, b"rest"),
-    "arp": eth(0x0806, bytes(28)),
-    "802.3": eth(38, bytes(38)),
+    "unknown": eth(0x1234, bytes(28)),
+    "mpls ipv4": mpls(1, ip4(UDP, UDP_BYTES)[14:]),
+    "mpls ipv6": mpls(8, ip6(TCP, TCP_BYTES)[14:]),
 }  # fmt: skip
+# Those that have lengths besides IP's
+LINKS = {
+    "arp": eth(0x0806, ARP_BYTES),
+    "802.3": eth(38, bytes(38)),
+    "llc": eth(38, b"\x42\x42\x03" + bytes(35), n_tags=1),
+    "snap ipv4": snap(0x0800, ip4(UDP, UDP_BYTES)[14:]),
+    "snap ipv6": snap(0x86DD, ip6(IGMP, IGMP_BYTES)[14:], n_tags=1),
+    "snap arp": snap(0x0806, ARP_BYTES),
+    "snap tag": snap(0x8100, ip4(UDP, UDP_BYTES, n_tags=1)[14:]),
+    "snap mpls": snap(0x8847, mpls(2, ip4(UDP, UDP_BYTES)[14:])[14:]),
+    "mpls, no ip": mpls(2, b"\0" * 20),
+    "nine labels": mpls(9, ip4(UDP, UDP_BYTES)[14:]),
+    "pppoe ipv4": pppoe(0x21, ip4(TCP, TCP_BYTES)[14:]),
+    "pppoe ipv6": pppoe(0x57, ip6(UDP, UDP_BYTES)[14:], n_tags=2),
+    "pppoe lcp": pppoe(0xC021, bytes(8)),
+    "pppoe discovery": eth(0x8863, b"\x11\x09\0\0\0\0"),
+}
+ALL = WHOLE | LINKS
 
 
 def parse(batch: Batch) -> list[dict[str, object]]:
@@ -105,7 +145,8 @@ NOTHING = {
     "dst": [0] * 16, **dict.fromkeys(("l3", "l4", "payload"), ABSENT),
 }  # fmt: skip
 # How far the parser came shows in these: they may have a value that the whole packet's are not.
-PROGRESS = ("flags", "malformed", "ip_proto", "flow_hash", "eth_type", "n_vlans", "vlan_tci")
+PROGRESS = ("flags", "malformed", "ip_proto", "flow_hash", "eth_type", "n_vlans", "vlan_tci",
+            "n_mpls")  # fmt: skip
 # The columns that each flag vouches for; without it, they say nothing.
 VOUCHED = {
     ("IPV4", "IPV6"): ("ip_version", "ip_proto", "ip_ttl", "ip_tos", "src", "dst", "l3",
@@ -113,18 +154,22 @@ VOUCHED = {
     ("TCP", "UDP"): ("l4_sport", "l4_dport"),
     ("TCP",): ("tcp_flags",),
     ("ICMP", "ICMP6"): ("icmp_type", "icmp_code"),
+    ("IGMP",): ("igmp_type",),
+    ("ARP",): ("arp_op",),
     ("VLAN",): ("n_vlans", "vlan_tci"),
+    ("MPLS",): ("n_mpls", "mpls_label"),
+    ("PPPOE",): ("pppoe_session",),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", ALL)
 def test_a_packet_cut_at_any_length_says_what_the_whole_one_said_or_nothing(name: str) -> None:
-    packet = WHOLE[name]
+    packet = ALL[name]
     whole = parse_one(packet)
     assert whole["malformed"] == 0
     cuts = parse(GUARDED.load([packet[:n] for n in range(len(packet))]))
     for n, row in enumerate(cuts):
-        # Only 802.3, ARP and a third tag have no length that a cut would contradict.
+        # Only where no IP was found may there be no length that a cut would contradict.
         assert row["malformed"] or (whole["ip_version"] == 0 and n >= 14), n
         assert ("MALFORMED" in row["flags"]) == bool(row["malformed"])  # type: ignore[operator]
         assert row["flags"] - {"MALFORMED"} <= whole["flags"], n  # type: ignore[operator]
@@ -136,6 +181,30 @@ def test_a_packet_cut_at_any_length_says_what_the_whole_one_said_or_nothing(name
                 assert [row[c] for c in columns] == [NOTHING[c] for c in columns], (n, some)
         if row["ip_version"]:
             assert row["eth_type"] == whole["eth_type"]
+
+
+EXACT = {
+    "arp": [(14, "ETH_SHORT"), (42, "ARP_SHORT")],
+    "802.3": [(14, "ETH_SHORT"), (52, "LLC_LEN")],
+    "llc": [(14, "ETH_SHORT"), (18, "VLAN_SHORT"), (56, "LLC_LEN")],
+    "snap ipv4": [(14, "ETH_SHORT"), (60, "LLC_LEN")],
+    "mpls, no ip": [(14, "ETH_SHORT"), (23, "MPLS_SHORT")],
+    "mpls ipv4": [(14, "ETH_SHORT"), (19, "MPLS_SHORT"), (38, "IP4_SHORT"), (56, "IP4_LEN")],
+    "mpls ipv6": [(14, "ETH_SHORT"), (47, "MPLS_SHORT"), (86, "IP6_SHORT"), (114, "IP6_LEN")],
+    "nine labels": [(14, "ETH_SHORT"), (50, "MPLS_SHORT")],
+    "pppoe ipv4": [(14, "ETH_SHORT"), (20, "PPPOE_SHORT"), (70, "PPPOE_LEN")],
+    "pppoe lcp": [(14, "ETH_SHORT"), (20, "PPPOE_SHORT"), (30, "PPPOE_LEN")],
+    "pppoe discovery": [(14, "ETH_SHORT")],
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_a_cut_between_ethernet_and_ip_has_its_exact_reason(name: str) -> None:
+    packet = ALL[name]
+    rows = parse(GUARDED.load([packet[:n] for n in range(len(packet) + 1)]))
+    for n, row in enumerate(rows):
+        reason = next((reason for end, reason in EXACT[name] if n < end), None)
+        assert row["malformed"] == (MALFORMED[reason] if reason else 0), n
 
 
 def reason_of_cut(whole: dict[str, object], n_tags: int, n: int) -> str:
@@ -164,7 +233,8 @@ def test_a_cut_has_its_exact_reason_and_nothing_behind_ip(name: str) -> None:
         assert (row["l4"], row["payload"], row["payload_len"]) == (ABSENT, ABSENT, 0)
 
 
-SHORTEST = {TCP: "TCP_SHORT", UDP: "UDP_SHORT", ICMP: "ICMP_SHORT", ICMP6: "ICMP6_SHORT"}
+SHORTEST = {TCP: "TCP_SHORT", UDP: "UDP_SHORT", ICMP: "ICMP_SHORT", ICMP6: "ICMP6_SHORT",
+            IGMP: "IGMP_SHORT"}  # fmt: skip
 
 
 def reason_of_short(whole: dict[str, object], packet: bytes, n: int) -> str | None:
@@ -174,7 +244,7 @@ def reason_of_short(whole: dict[str, object], packet: bytes, n: int) -> str | No
     room, proto = n - whole["l4"], whole["ip_proto"]  # type: ignore[operator]
     if room < 0:
         return "IP6_EXT"
-    if (whole["ip_version"], proto) in ((4, ICMP6), (6, ICMP)) or proto not in SHORTEST:
+    if (whole["ip_version"], proto) in ((4, ICMP6), (6, ICMP), (6, IGMP)) or proto not in SHORTEST:
         return None
     if room < (20 if proto == TCP else 8):
         return SHORTEST[proto]  # type: ignore[index]
@@ -211,11 +281,11 @@ def test_an_ip_packet_that_truly_ends_early_has_its_exact_reason(name: str) -> N
             assert row["payload_len"] == n - whole["payload"]  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", ALL)
 def test_parsing_again_gives_the_same_and_leaves_nothing_of_the_batch_before(name: str) -> None:
-    packet = WHOLE[name]
+    packet = ALL[name]
     first = parse_one(packet)
-    for other in WHOLE.values():
+    for other in ALL.values():
         parse_one(other)
         assert parse_one(packet) == first
     assert parse_one(b"") == NOTHING | {"flags": {"MALFORMED"}, "malformed": MALFORMED["ETH_SHORT"]}
@@ -227,7 +297,7 @@ def test_random_damage_is_never_read_too_far() -> None:
     reasons = set()
     for _ in range(400):
         packets = []
-        for whole in WHOLE.values():
+        for whole in ALL.values():
             packet = bytearray(whole)
             for _ in range(rng.randrange(1, 5)):
                 packet[rng.randrange(12, min(len(packet), 70))] = rng.randrange(256)
@@ -313,9 +383,9 @@ def test_all_fragments_of_a_datagram_share_a_flow_hash(name: str) -> None:
 def test_a_later_fragment_has_no_field_of_a_transport_header(name: str) -> None:
     row = parse_one(WHOLE[name])
     assert row["l4"] == ABSENT
-    fields = ("l4_sport", "l4_dport", "tcp_flags", "icmp_type", "icmp_code")
-    assert [row[field] for field in fields] == [0] * 5
-    assert not row["flags"] & {"TCP", "UDP", "ICMP", "ICMP6"}  # type: ignore[operator]
+    fields = ("l4_sport", "l4_dport", "tcp_flags", "icmp_type", "icmp_code", "igmp_type")
+    assert [row[field] for field in fields] == [0] * 6
+    assert not row["flags"] & {"TCP", "UDP", "ICMP", "ICMP6", "IGMP"}  # type: ignore[operator]
 
 
 def test_every_column_of_headers_is_looked_at() -> None:

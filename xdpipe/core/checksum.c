@@ -11,6 +11,8 @@
 
 #include <arpa/inet.h>
 
+#define NOT_FOR_NICS (XP_FLAG_TUNNEL | XP_FLAG_MPLS | XP_FLAG_PPPOE | XP_FLAG_LLC)
+
 static uint16_t fold(uint64_t sum)
 {
 	while (sum >> 16)
@@ -124,28 +126,63 @@ uint32_t xp_want_checksum(struct xp_batch *b, const uint8_t *where)
 }
 
 /*
- * Note that the checksum is due of packets that came without: from a link of the same machine whose
+ * Did packet i come without: from a link of the same machine whose
  * sender left it to the link (CHECKSUM_PARTIAL, Documentation/networking/checksum-offloads.rst). In
  * its place stands the sum of the pseudo header then; where a right checksum is the same by chance,
- * it is filled in once more and does not change. Needs the columns of Headers. Returns how many.
+ * it is filled in once more and does not change.
  */
+static int is_partial(const struct xp_batch *b, uint32_t i)
+{
+	uint16_t field;
+
+	if (!has_checksum(b, i))
+		return 0;
+	memcpy(&field, xp_packet(b, i) + b->l4[i] + offset_of_checksum(b, i), 2);
+	return field == fold(sum_of_pseudo(b, i, l4_len(b, i)));
+}
+
+/* Note that the checksum is due of packets that came without. Needs the columns of Headers. Returns
+ * how many. */
 uint32_t xp_note_partial_checksums(struct xp_batch *b)
 {
 	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < b->n; i++) {
-		uint16_t field;
-
-		if (!has_checksum(b, i))
-			continue;
-		memcpy(&field, xp_packet(b, i) + b->l4[i] + offset_of_checksum(b, i), 2);
-		if (field != fold(sum_of_pseudo(b, i, l4_len(b, i))))
+		if (!is_partial(b, i))
 			continue;
 		b->checksum_due[i] = 1;
 		n++;
 	}
 	b->n_checksums_due += n;
 	return n;
+}
+
+/*
+ * The columns of packet i are about to speak of a packet within it: if its checksum is due, fill it in
+ * while they tell where it is.
+ */
+void xp_fill_checksum_of_outer(struct xp_batch *b, uint32_t i)
+{
+	if (b->n_checksums_due == 0 || !b->checksum_due[i])
+		return;
+	fill_checksum(b, i);
+	b->checksum_due[i] = 0;
+	b->n_checksums_due--;
+}
+
+/*
+ * The columns of packet i have come to speak of a packet within it: note that its checksum is due, if
+ * it came without. The sender then left that one to the link, not the outer one, which is right once
+ * this one is (checksum-offloads.rst, LCO: what a checksum covers sums up to the same whatever it
+ * is). Returns 1 if so.
+ */
+uint32_t xp_note_partial_checksum_of_inner(struct xp_batch *b, uint32_t i)
+{
+	if (!b->partial_checksums || !is_partial(b, i))
+		return 0;
+	b->checksum_due[i] = 1;
+	b->n_checksums_due++;
+	return 1;
 }
 
 /* Fill in the checksums that are due, of all packets of the batch, and forget that they were. */
@@ -170,12 +207,15 @@ void xp_forget_checksums(struct xp_batch *b)
 /*
  * The checksum of packet i is due, and it leaves: fill it in or, where `ask` is not NULL, have NIC or
  * kernel do it, by what is written there: the field has the sum of the pseudo header then.
+ *
+ * Some NICs look for the header themselves (mlx5): theirs is only what they find as Headers does. Within
+ * a tunnel they would fill in that of the tunnel.
  */
 void xp_finish_checksum(const struct xp_batch *b, uint32_t i, struct xp_tx_metadata *ask)
 {
 	uint16_t sum;
 
-	if (!ask) {
+	if (!ask || b->flags[i] & NOT_FOR_NICS) {
 		fill_checksum(b, i);
 		return;
 	}

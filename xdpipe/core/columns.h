@@ -9,6 +9,7 @@
 
 #include <stdint.h>
 
+#include "columns/decap.h"
 #include "columns/headers.h"
 #include "columns/http1.h"
 #include "columns/receive.h"
@@ -27,7 +28,8 @@
 	XP_HEADERS_COLUMNS(X)                                                                      \
 	XP_TCP_STREAMS_COLUMNS(X)                                                                  \
 	XP_TLS_COLUMNS(X)                                                                          \
-	XP_HTTP1_COLUMNS(X)
+	XP_HTTP1_COLUMNS(X)                                                                        \
+	XP_DECAP_COLUMNS(X)
 
 /*
  * Columns whose values have names: E(column, list) for bits, X(name, bit, meaning), and for
@@ -41,6 +43,8 @@
 	E(tls_hello, XP_TLS_HELLO)                                                                 \
 	E(tls_malformed, XP_TLS_MALFORMED)                                                         \
 	E(http_kind, XP_HTTP1_KIND)                                                                \
-	E(http_malformed, XP_HTTP1_MALFORMED)
+	E(http_malformed, XP_HTTP1_MALFORMED)                                                      \
+	E(tunnels, XP_TUNNELS)                                                                     \
+	E(decap_malformed, XP_DECAP_MALFORMED)
 
 #endif

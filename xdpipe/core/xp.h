@@ -290,6 +290,8 @@ uint32_t xp_forward(struct xp_batch *b, const uint8_t *where, uint32_t port);
 /* checksum.c */
 uint32_t xp_want_checksum(struct xp_batch *b, const uint8_t *where);
 uint32_t xp_note_partial_checksums(struct xp_batch *b);
+void xp_fill_checksum_of_outer(struct xp_batch *b, uint32_t i);
+uint32_t xp_note_partial_checksum_of_inner(struct xp_batch *b, uint32_t i);
 void xp_fill_checksums(struct xp_batch *b);
 void xp_forget_checksums(struct xp_batch *b);
 void xp_finish_checksum(const struct xp_batch *b, uint32_t i, struct xp_tx_metadata *ask);

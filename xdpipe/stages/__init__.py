@@ -2,6 +2,7 @@
 
 from xdpipe.key import Flow, Prefix
 from xdpipe.stages.count import Count
+from xdpipe.stages.decap import Decap
 from xdpipe.stages.headers import Headers
 from xdpipe.stages.histogram import Histogram
 from xdpipe.stages.http1 import Http1
@@ -16,6 +17,7 @@ from xdpipe.stages.where import Where
 
 __all__ = [
     "Count",
+    "Decap",
     "Flow",
     "Headers",
     "Histogram",

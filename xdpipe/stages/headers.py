@@ -1,4 +1,4 @@
-"""Ethernet, VLAN, IPv4, IPv6, TCP, UDP, ICMP and ICMPv6 into columns; core/headers.c parses."""
+"""From Ethernet to TCP, UDP and the like into columns; core/parse.c and core/parse_ip.h parse."""
 
 from typing import ClassVar
 
@@ -9,9 +9,14 @@ from xdpipe.stage import NativeStage
 class Headers(NativeStage):
     """Parse the headers of every packet and fill the columns that the other stages build on.
 
-    Read are Ethernet II (IEEE 802.3), up to two VLAN tags (802.1Q, 802.1ad), IPv4 with options
-    (RFC 791), IPv6 with its extension headers (RFC 8200), TCP (RFC 9293), UDP (RFC 768), ICMP
-    (RFC 792), ICMPv6 (RFC 4443). A fragment is flagged; a later one has no ports and no l4.
+    Read are Ethernet II (IEEE 802.3), up to two VLAN tags (802.1Q, 802.1ad), 802.3 with LLC and
+    SNAP (RFC 1042), up to eight MPLS labels (RFC 3032), PPPoE (RFC 2516), ARP (RFC 826), IPv4 with
+    options (RFC 791), IPv6 with its extension headers (RFC 8200), TCP (RFC 9293), UDP (RFC 768),
+    ICMP (RFC 792), ICMPv6 (RFC 4443), IGMP (RFC 2236). Behind MPLS labels, IP is told by its
+    version field. `eth_type` is the EtherType behind the tags; with SNAP (OUI 0) it is the one that
+    SNAP tells, else in 802.3 the length. `other` counts what is not IP, ARP included.
+
+    A fragment is flagged; a later one has no ports and no l4.
     On a link of the same machine (veth, tap) a TCP or UDP checksum may be left to the link, which
     never fills it in: counted as partial_checksum, and filled in if the packet leaves.
     What contradicts itself is flagged MALFORMED with a reason and counted; nothing is dropped.
@@ -21,8 +26,8 @@ class Headers(NativeStage):
         column.name for column in COLUMNS.values() if column.provider == "Headers"
     )
     counters: ClassVar[tuple[str, ...]] = (
-        "ipv4", "ipv6", "other", "tcp", "udp", "icmp", "icmp6", "vlan", "fragments",
-        "partial_checksum", "malformed",
+        "ipv4", "ipv6", "other", "tcp", "udp", "icmp", "icmp6", "igmp", "arp", "vlan", "mpls",
+        "pppoe", "llc", "snap", "fragments", "partial_checksum", "malformed",
         *(f"malformed_{reason.lower()}" for reason in MALFORMED),
     )  # fmt: skip
     function: ClassVar[str] = "xp_stage_headers"

@@ -8,8 +8,9 @@ from xdpipe.stage import NativeStage
 class SwapAddresses(NativeStage):
     """Swap source and destination of Ethernet, IP, TCP and UDP in the undecided packets.
 
-    Checksums stay right, VLAN tags stay. The columns keep what the packet said before. Malformed
-    packets and those without IP are left alone, and counted as such.
+    Checksums stay right; VLAN tags, MPLS labels and the PPPoE session stay. The columns keep what
+    the packet said before. Malformed packets, those without IP and those in which Decap has entered
+    a tunnel are left alone, and counted as such.
     """
 
     requires: ClassVar[tuple[str, ...]] = ("flags", "malformed", "ip_version", "l3", "l4")

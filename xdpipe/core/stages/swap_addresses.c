@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The native stage SwapAddresses: send an undecided packet back to where it came from. Ethernet
- * and IP addresses and TCP or UDP ports change places; VLAN tags stay. Checksums stay right,
- * since a sum does not depend on the order of its words.
+ * and IP addresses and TCP or UDP ports change places; VLAN tags, MPLS labels and the PPPoE session
+ * stay. Checksums stay right, since a sum does not depend on the order of its words. A packet of
+ * which the columns tell what lies within a tunnel stays as it is: its Ethernet header is another's.
  */
 #include "xp.h"
 #include "stages/swap_addresses.h"
@@ -27,7 +28,7 @@ int xp_stage_swap_addresses(struct xp_batch *b, void *state)
 
 		if (b->verdict[i] != XP_UNDECIDED)
 			continue;
-		if (b->malformed[i] || b->ip_version[i] == 0) {
+		if (b->malformed[i] || b->ip_version[i] == 0 || b->flags[i] & XP_FLAG_TUNNEL) {
 			s->counters[N_LEFT_ALONE]++;
 			continue;
 		}
