@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from xdpipe import __version__, cli_runs, cli_tap, view
-from xdpipe.cli_options import Finite, Ranges, json_option
+from xdpipe.cli_options import Finite, Ranges, budget_option, json_option
 from xdpipe.errors import XdpipeError
 
 _TICK_S = 0.25
@@ -129,11 +129,13 @@ def main() -> None:
     is_flag=True,
     help="Let the filter take ARP, neighbour discovery, SSH and the like, too.",
 )
+@budget_option
 @json_option
 def run(file: str, devs: tuple[str, ...], queues: list[int] | None, cores: list[int] | None,
         mode: str, attach: str, duration: float | None, batch_size: int, spin_us: int, user: str,
         watchdog_s: float, busy_poll: bool, need_wakeup: bool, frame_size: int | None,
-        n_frames: int, huge_pages: bool, no_guard: bool, as_json: bool) -> None:  # fmt: skip
+        n_frames: int, huge_pages: bool, no_guard: bool, budget_us: float | None,
+        as_json: bool) -> None:  # fmt: skip
     """Run the pipeline of FILE on the queues of its interfaces, until Ctrl-C."""
     from xdpipe.foreground import supervise
     from xdpipe.ranges import check_cores
@@ -146,7 +148,7 @@ def run(file: str, devs: tuple[str, ...], queues: list[int] | None, cores: list[
         cores=tuple(cores or ()), mode=mode, attach=attach, batch_size=batch_size,
         spin_us=spin_us, guard=not no_guard, user=user, watchdog_s=watchdog_s,
         busy_poll=busy_poll, need_wakeup=need_wakeup, frame_size=frame_size, n_frames=n_frames,
-        huge_pages=huge_pages,
+        huge_pages=huge_pages, budget_us=budget_us,
     )  # fmt: skip
     console = Console(stderr=as_json)
     final = supervise(options, duration, console, show=not as_json)
@@ -194,9 +196,10 @@ def _devs_by_port(devs: tuple[str, ...]) -> dict[str, str]:
     show_default=True,
     help="Packets in a batch at the most.",
 )
+@budget_option
 @json_option
 def check(file: str, capture: str, writes: tuple[str, ...], steer: bool, port: str | None,
-          batch_size: int, as_json: bool) -> None:  # fmt: skip
+          batch_size: int, budget_us: float | None, as_json: bool) -> None:  # fmt: skip
     """Run the pipeline of FILE over a capture; needs no NIC and no root."""
     from xdpipe.check import check as run_check
     from xdpipe.pipeline import load_pipeline
@@ -219,8 +222,8 @@ def check(file: str, capture: str, writes: tuple[str, ...], steer: bool, port: s
 
         with redirect_stdout(sys.stderr):  # what a user's file prints must not spoil --json
             result = run_check(
-                load_pipeline(file), capture, write=write, batch_size=batch_size, steer=steer,
-                port=port, progress=progress,
+                load_pipeline(file, budget_us), capture, write=write, batch_size=batch_size,
+                steer=steer, port=port, progress=progress,
             )  # fmt: skip
     if as_json:
         print(json.dumps(result))
