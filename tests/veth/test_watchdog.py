@@ -52,3 +52,13 @@ def test_the_command_line_sets_the_budget_of_stages_that_have_none(bench: Bench)
     assert n <= batches == stages["Slow"]["over_budget"]
     assert stages["Slow"]["budget_us"] == 0
     assert stages["Headers"]["over_budget"] == stages["Quick"]["over_budget"] == 0
+
+
+def test_run_warns_of_what_lint_finds_and_runs(bench: Bench) -> None:
+    running = bench.run(SLOW)
+    assert echoes(bench, CLIENT4, HOST4, [5]) == 3
+    final = running.end()
+    [line] = [line for line in final["stderr"].splitlines() if "warning" in line]
+    number = 1 + SLOW.read_text().splitlines().index("            time.sleep(0.02)")
+    assert line.startswith(f"xdpipe: warning: {SLOW}:{number}:13: XP102 sleep or wait: ")
+    assert "Slow.process → time.sleep" in line
