@@ -11,6 +11,7 @@ from xdpipe.batch import COLUMNS, ENUMS
 from xdpipe.cli import main as cli
 from xdpipe.core._core import ffi, lib
 from xdpipe.ledger import VERDICTS
+from xdpipe.lint_rules import RULES
 from xdpipe.stage import Stage
 
 CONTEXT = click.Context(cli)
@@ -85,6 +86,11 @@ def shipped_stages() -> str:
     return _table(["stage", "what it does", "requires", "counters"], rows)
 
 
+def lint_rules() -> str:
+    rows = [[f"`{r.code}`", r.title, r.why, r.cure] for r in RULES.values()]
+    return _table(["code", "what", "why", "instead"], rows)
+
+
 def verdicts() -> str:
     docs = {name: doc for name, doc, _ in _names(lib.xp_counter_names, lib.xp_n_counters)}
     return _table(["in the ledger", "meaning"], [[f"`{n}`", docs[c]] for n, c in VERDICTS.items()])
@@ -112,7 +118,9 @@ def _default(option: click.Option) -> str:
 
 def generated(text: str) -> str:
     """Return the reference with what stands between its marks made anew."""
-    for make in (commands, columns, flags, malformed, counters, shipped_stages, verdicts):
+    for make in (
+        commands, columns, flags, malformed, shipped_stages, lint_rules, verdicts, counters,
+    ):  # fmt: skip
         begin, end = f"<!-- {make.__name__} -->\n", f"\n<!-- /{make.__name__} -->"
         head, found, rest = text.partition(begin)
         if not found:

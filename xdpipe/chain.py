@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import traceback
+from numbers import Real
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ import numpy as np
 from xdpipe.batch import COLUMNS
 from xdpipe.core._core import ffi, lib
 from xdpipe.errors import XdpipeError
-from xdpipe.stage import ERRORS, NS, PACKETS, NativeStage, Stage
+from xdpipe.stage import BUDGET_US, ERRORS, MAX_NS, NS, OVER_BUDGET, PACKETS, NativeStage, Stage
 from xdpipe.stage_info import StageInfo, read_counts
 
 if TYPE_CHECKING:
@@ -27,8 +29,26 @@ class ChainError(XdpipeError):
     """A chain that cannot work, with the cure."""
 
 
-def describe(stages: Sequence[Any]) -> tuple[StageInfo, ...]:
+def checked_budget(who: str, budget_us: object) -> float:
+    """Return a budget as a number.
+
+    Raises:
+        ChainError: it is none.
+    """
+    number = float(budget_us) if isinstance(budget_us, Real) else math.nan
+    if not number >= 0 or budget_us is True or budget_us is False:
+        raise ChainError(
+            f"{who}: budget_us={budget_us!r}: microseconds for a batch, 0 or more; or math.inf"
+        )
+    return number
+
+
+def describe(stages: Sequence[Any], budget_us: float = BUDGET_US) -> tuple[StageInfo, ...]:
     """Check a chain's stages and return what to call them.
+
+    Args:
+        stages: in order.
+        budget_us: of the stages that have none of their own.
 
     Raises:
         ChainError: something is no stage, or a stage requires a column that nobody before it
@@ -70,7 +90,9 @@ def describe(stages: Sequence[Any]) -> tuple[StageInfo, ...]:
         name = f"{stage.name}#{twins + 1}" if twins else stage.name
         native = isinstance(stage, NativeStage)
         recording = stage.recording if isinstance(stage, NativeStage) else None
-        infos.append(StageInfo(name, native, tuple(stage.counters), recording))
+        own = budget_us if stage.budget_us is None else stage.budget_us
+        budget = checked_budget(f"stage {stage.name}", own)
+        infos.append(StageInfo(name, native, tuple(stage.counters), recording, budget))
     return tuple(infos)
 
 
@@ -105,6 +127,7 @@ class Chain:
         counts: uint64 of all stages; None: memory of its own.
         on_error: told (stage name, exception) the first time that a stage raises.
         sets: what stages have as `sets`.
+        budget_us: for a batch, of the stages that have none of their own.
     """
 
     def __init__(
@@ -114,8 +137,9 @@ class Chain:
         counts: memoryview | None = None,
         on_error: Callable[[str, Exception], None] = tell_on_stderr,
         sets: Mapping[str, StageSet] | None = None,
+        budget_us: float = BUDGET_US,
     ) -> None:
-        self.infos = describe(stages)
+        self.infos = describe(stages, budget_us)
         self.stages = tuple(stages)
         self.batch = batch
         n_counts = sum(info.n_counts for info in self.infos)
@@ -134,13 +158,14 @@ class Chain:
             stage.bind(mine)
             stage.sets = sets or {}
             if isinstance(stage, NativeStage):
+                stage.entry.budget_ns = info.budget_ns
                 self.c_stages[i] = stage.entry[0]
                 self.c_stages[i].number = i + 1
                 self._states.append(stage.state)  # another chain may bind the stage anew
             else:
                 self._add_native(first, i)
                 first = i + 1
-                self._steps.append(self._array_step(stage, info.name, mine))
+                self._steps.append(self._array_step(stage, info, mine))
                 self._tapped[len(self._steps) - 1] = i + 1
         self._add_native(first, len(self.stages))
         self.n_lead = next(
@@ -180,8 +205,9 @@ class Chain:
 
         return tapped
 
-    def _array_step(self, stage: Stage, name: str, counts: memoryview) -> Callable[[], None]:
+    def _array_step(self, stage: Stage, info: StageInfo, counts: memoryview) -> Callable[[], None]:
         batch, process = self.batch, stage.process
+        name, budget_ns = info.name, info.budget_ns
 
         def step() -> None:
             before = perf_counter_ns()
@@ -192,8 +218,12 @@ class Chain:
                 if name not in self._told:
                     self._told.add(name)
                     self._on_error(name, error)
+            ns = perf_counter_ns() - before
             counts[PACKETS] += len(batch)
-            counts[NS] += perf_counter_ns() - before
+            counts[NS] += ns
+            counts[MAX_NS] = max(counts[MAX_NS], ns)
+            if ns > budget_ns:
+                counts[OVER_BUDGET] += 1
 
         return step
 
@@ -208,7 +238,7 @@ class Chain:
             step()
 
     def read_counts(self) -> list[dict[str, Any]]:
-        """Return each stage's counts: name, kind, packets, ns, errors, counters."""
+        """Return each stage's counts, as `--json` shows them."""
         return read_counts(self.infos, self.counts)
 
     def reports(self) -> dict[str, Any]:

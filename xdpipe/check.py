@@ -109,7 +109,10 @@ def check(
             for verdict, path in (write or {}).items()
         }
         remembered = Remembered()
-        chain = Chain(pipeline.stages, batches.batch, sets=stage_sets(pipeline.sets, remembered))
+        chain = Chain(
+            pipeline.stages, batches.batch, sets=stage_sets(pipeline.sets, remembered),
+            budget_us=pipeline.budget_us,
+        )  # fmt: skip
         for batch in batches:
             n_packets += len(batch)
             if taken is not None:

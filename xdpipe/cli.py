@@ -11,8 +11,8 @@ from typing import Any
 import click
 from rich.console import Console
 
-from xdpipe import __version__, cli_runs, cli_tap, view
-from xdpipe.cli_options import Finite, Ranges, json_option
+from xdpipe import __version__, cli_lint, cli_runs, cli_tap, view
+from xdpipe.cli_options import Finite, Ranges, budget_option, json_option
 from xdpipe.errors import XdpipeError
 
 _TICK_S = 0.25
@@ -129,12 +129,17 @@ def main() -> None:
     is_flag=True,
     help="Let the filter take ARP, neighbour discovery, SSH and the like, too.",
 )
+@budget_option
 @json_option
 def run(file: str, devs: tuple[str, ...], queues: list[int] | None, cores: list[int] | None,
         mode: str, attach: str, duration: float | None, batch_size: int, spin_us: int, user: str,
         watchdog_s: float, busy_poll: bool, need_wakeup: bool, frame_size: int | None,
-        n_frames: int, huge_pages: bool, no_guard: bool, as_json: bool) -> None:  # fmt: skip
-    """Run the pipeline of FILE on the queues of its interfaces, until Ctrl-C."""
+        n_frames: int, huge_pages: bool, no_guard: bool, budget_us: float | None,
+        as_json: bool) -> None:  # fmt: skip
+    """Run the pipeline of FILE on the queues of its interfaces, until Ctrl-C.
+
+    What `check --lint` finds in its stages' code is told first, and keeps nothing from running.
+    """
     from xdpipe.foreground import supervise
     from xdpipe.ranges import check_cores
     from xdpipe.run_options import RunOptions
@@ -146,9 +151,10 @@ def run(file: str, devs: tuple[str, ...], queues: list[int] | None, cores: list[
         cores=tuple(cores or ()), mode=mode, attach=attach, batch_size=batch_size,
         spin_us=spin_us, guard=not no_guard, user=user, watchdog_s=watchdog_s,
         busy_poll=busy_poll, need_wakeup=need_wakeup, frame_size=frame_size, n_frames=n_frames,
-        huge_pages=huge_pages,
+        huge_pages=huge_pages, budget_us=budget_us,
     )  # fmt: skip
     console = Console(stderr=as_json)
+    cli_lint.warn(file)
     final = supervise(options, duration, console, show=not as_json)
     if as_json:
         print(json.dumps(final))
@@ -176,7 +182,14 @@ def _devs_by_port(devs: tuple[str, ...]) -> dict[str, str]:
 
 @main.command()
 @click.argument("file")
-@click.option("--pcap", "capture", required=True, help="A pcap or pcapng file; gzip will do.")
+@click.option("--pcap", "capture", help="A pcap or pcapng file; gzip will do.")
+@click.option(
+    "--lint",
+    "lints",
+    is_flag=True,
+    help="Read the stages' code for what breaks a hot path, without running it; no capture needed. "
+    "Exit code 3: something was found.",
+)
 @click.option(
     "--write",
     "writes",
@@ -194,10 +207,36 @@ def _devs_by_port(devs: tuple[str, ...]) -> dict[str, str]:
     show_default=True,
     help="Packets in a batch at the most.",
 )
+@budget_option
 @json_option
-def check(file: str, capture: str, writes: tuple[str, ...], steer: bool, port: str | None,
-          batch_size: int, as_json: bool) -> None:  # fmt: skip
-    """Run the pipeline of FILE over a capture; needs no NIC and no root."""
+@click.pass_context
+def check(ctx: click.Context, file: str, capture: str | None, lints: bool, writes: tuple[str, ...],
+          steer: bool, port: str | None, batch_size: int, budget_us: float | None,
+          as_json: bool) -> None:  # fmt: skip
+    """Run the pipeline of FILE over a capture, or read its code; needs no NIC and no root."""
+    if capture is None and (not lints or writes or steer or port is not None):
+        raise click.UsageError("--pcap CAPTURE is missing: what to run it over (or --lint alone)")
+    result: dict[str, Any] = {}
+    if lints:
+        from xdpipe.lint import lint
+
+        found = lint(file)
+        result = {"file": file, **found.to_dict()}
+        if not as_json:
+            cli_lint.tell(found)
+    if capture is not None:
+        checked = _check(file, capture, writes, steer, port, batch_size, budget_us)
+        result = {**checked, **result}
+        if not as_json:
+            Console().print(view.checked(checked))
+    if as_json:
+        print(json.dumps(result))
+    if result.get("findings"):
+        ctx.exit(cli_lint.FOUND)
+
+
+def _check(file: str, capture: str, writes: tuple[str, ...], steer: bool, port: str | None,
+           batch_size: int, budget_us: float | None) -> dict[str, Any]:  # fmt: skip
     from xdpipe.check import check as run_check
     from xdpipe.pipeline import load_pipeline
     from xdpipe.verdict import Verdict
@@ -218,14 +257,10 @@ def check(file: str, capture: str, writes: tuple[str, ...], steer: bool, port: s
                 status.update(f"{n:,} packets")
 
         with redirect_stdout(sys.stderr):  # what a user's file prints must not spoil --json
-            result = run_check(
-                load_pipeline(file), capture, write=write, batch_size=batch_size, steer=steer,
-                port=port, progress=progress,
+            return run_check(
+                load_pipeline(file, budget_us), capture, write=write, batch_size=batch_size,
+                steer=steer, port=port, progress=progress,
             )  # fmt: skip
-    if as_json:
-        print(json.dumps(result))
-    else:
-        Console().print(view.checked(result))
 
 
 @main.command()

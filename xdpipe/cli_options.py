@@ -41,4 +41,11 @@ class Finite(click.FloatRange):
         return number
 
 
+budget_option = click.option(
+    "--budget-us",
+    type=Finite(min=0),
+    help="Count batches for which a stage takes longer; microseconds. Default: as the pipeline "
+    "says, or 10000; a stage's own goes before.",
+)
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

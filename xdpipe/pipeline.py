@@ -6,14 +6,15 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xdpipe.batch import COLUMNS
-from xdpipe.chain import describe
+from xdpipe.chain import checked_budget, describe
 from xdpipe.core._core import lib
 from xdpipe.errors import XdpipeError
+from xdpipe.stage import BUDGET_US
 from xdpipe.steering import Steering
 from xdpipe.verdict import DROP, FORWARD, Verdict
 
@@ -38,6 +39,9 @@ class Pipeline:
         ports: names for interfaces, where there are several: one worker serves the same queue of
             all, and packets can go from each to each. Which interface each is, is said when the
             pipeline is run. Without, there is one, which needs no name.
+        budget_us: how long a stage may take for a batch, by the clock, so that it includes what its
+            core did for others meanwhile; microseconds. Batches that took longer are counted, and
+            the stage is named. A stage's own `budget_us` goes before; math.inf: none.
 
     Raises:
         ChainError: the stages do not fit together.
@@ -51,6 +55,7 @@ class Pipeline:
     stages: Sequence[Stage] = field(default_factory=tuple)
     default: Verdict = DROP
     ports: Sequence[str] = ("",)
+    budget_us: float = BUDGET_US
     infos: tuple[StageInfo, ...] = field(init=False, repr=False)
     steerings: tuple[Steering, ...] = field(init=False, repr=False)
 
@@ -69,7 +74,8 @@ class Pipeline:
                 "default=FORWARD: that is out of the other port, of two: write "
                 "ports=('inside', 'outside')"
             )
-        object.__setattr__(self, "infos", describe(self.stages))
+        checked_budget("pipeline", self.budget_us)
+        object.__setattr__(self, "infos", describe(self.stages, self.budget_us))
 
     @property
     def sets(self) -> dict[str, KeySet]:
@@ -129,8 +135,12 @@ def _where(error: BaseException, path: Path) -> str:
     return f"{path}:{lines[-1]}" if lines else str(path)
 
 
-def load_pipeline(file: str | Path) -> Pipeline:
+def load_pipeline(file: str | Path, budget_us: float | None = None) -> Pipeline:
     """Import a user's file and return its `pipeline`.
+
+    Args:
+        file: its path.
+        budget_us: in place of the one that the pipeline states; None: that one.
 
     Raises:
         XdpipeError: the file is missing, does not import, or declares no pipeline; the message
@@ -157,4 +167,4 @@ def load_pipeline(file: str | Path) -> Pipeline:
     pipeline = getattr(module, "pipeline", None)
     if not isinstance(pipeline, Pipeline):
         raise XdpipeError(f"{file}: declares no pipeline; write: pipeline = Pipeline(…)")
-    return pipeline
+    return pipeline if budget_us is None else replace(pipeline, budget_us=budget_us)

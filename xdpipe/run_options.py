@@ -36,6 +36,8 @@ class RunOptions:
             what comes within a millisecond or two at full speed, and stay in the caches; more
             bridge over longer times in which a worker does not get its core.
         huge_pages: have the UMEM on pages of 2 MiB.
+        budget_us: how long a stage may take for a batch, in place of what the pipeline states;
+            microseconds; None: what it states.
     """
 
     file: str
@@ -54,6 +56,7 @@ class RunOptions:
     frame_size: int | None = None
     n_frames: int = 4096
     huge_pages: bool = False
+    budget_us: float | None = None
 
 
 def choose_cores(n_queues: int, allowed: list[int]) -> tuple[int, ...]:

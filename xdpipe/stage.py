@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 PACKETS: int = lib.XP_STAGE_PACKETS
 NS: int = lib.XP_STAGE_NS
 ERRORS: int = lib.XP_STAGE_ERRORS
+OVER_BUDGET: int = lib.XP_STAGE_OVER_BUDGET
+MAX_NS: int = lib.XP_STAGE_MAX_NS
 OWN: int = lib.XP_STAGE_OWN
+
+BUDGET_US = 10_000.0
+"""How long a stage may take for a batch, unless pipeline or stage say otherwise. A worker that is
+held up for so long loses packets from some 400,000 a second on: 4096 of them arrive meanwhile, and
+so many frames there are by default."""
+NO_BUDGET_NS = 2**64 - 1
 
 
 class Stage(ABC):
@@ -37,6 +45,10 @@ class Stage(ABC):
     """Columns that this stage fills."""
     counters: ClassVar[tuple[str, ...]] = ()
     """Names of the stage's own counters."""
+
+    budget_us: float | None = None
+    """How long it may take for a batch; microseconds, of which parts will do. Batches that took
+    longer are counted (`over_budget`). None: as the pipeline says; math.inf: any time it takes."""
 
     sets: Mapping[str, StageSet] = MappingProxyType({})
     """The sets of addresses that the pipeline's steering has, by name; in a chain."""
@@ -73,7 +85,7 @@ class Stage(ABC):
         """Learn which stages come before it in its chain, to fit itself to them; before bind."""
 
     def bind(self, counts: memoryview) -> None:
-        """Take the place where the counts are kept: uint64 PACKETS, NS, ERRORS, then our own."""
+        """Take the place where the counts are kept: uint64, PACKETS to MAX_NS, then our own."""
         self._counts = counts
 
 
@@ -103,6 +115,7 @@ class NativeStage(Stage):
         self._entry.run = ffi.addressof(lib, self.function)
         self._entry.state = self.state
         self._entry.counts = address
+        self._entry.budget_ns = NO_BUDGET_NS  # a chain says another
 
     def bind_alone(self) -> None:
         """Take a place for the counts that nobody else sees: it is in no chain."""

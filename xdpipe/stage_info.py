@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from xdpipe.recording import Recording
-from xdpipe.stage import ERRORS, NS, OWN, PACKETS
+from xdpipe.stage import (
+    BUDGET_US,
+    ERRORS,
+    MAX_NS,
+    NO_BUDGET_NS,
+    NS,
+    OVER_BUDGET,
+    OWN,
+    PACKETS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +31,14 @@ class StageInfo:
     counters: tuple[str, ...]
     recording: Recording | None = None
     """Of a stage Record: what it declares."""
+    budget_us: float = BUDGET_US
+    """How long it may take for a batch; math.inf: as long as it takes."""
+
+    @property
+    def budget_ns(self) -> int:
+        """The budget as the core has it."""
+        ns = self.budget_us * 1000
+        return int(ns) if ns < NO_BUDGET_NS else NO_BUDGET_NS
 
     @property
     def n_counts(self) -> int:
@@ -36,7 +54,7 @@ class StageInfo:
     def from_dict(cls, data: dict[str, Any]) -> StageInfo:
         """Undo to_dict."""
         recording = data["recording"] and Recording.from_dict(data["recording"])
-        return cls(data["name"], data["native"], tuple(data["counters"]), recording)
+        return cls(**{**data, "counters": tuple(data["counters"]), "recording": recording})
 
 
 def read_counts(infos: Sequence[StageInfo], memory: memoryview) -> list[dict[str, Any]]:
@@ -52,6 +70,9 @@ def read_counts(infos: Sequence[StageInfo], memory: memoryview) -> list[dict[str
                 "packets": counts[PACKETS],
                 "ns": counts[NS],
                 "errors": counts[ERRORS],
+                "over_budget": counts[OVER_BUDGET],
+                "max_ns": counts[MAX_NS],
+                "budget_us": None if math.isinf(info.budget_us) else info.budget_us,
                 "counters": dict(zip(info.counters, counts[OWN:], strict=True)),
             }
         )

@@ -28,6 +28,14 @@ def count(n: float) -> str:
     return f"{n:,.0f}"
 
 
+def duration(ns: float) -> str:
+    """Return a time in at most 7 characters: 870 ns, 4.2 µs, 48.3 ms, 1.2 s."""
+    for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
+        if ns >= size:
+            return f"{f'{ns / size:.{1 if ns < 100 * size else 0}f}'.removesuffix('.0')} {unit}"
+    return f"{ns:.0f} ns"
+
+
 def _rate(now: Status, before: Status | None, queue: int, key: str) -> float:
     start = 0 if before is None else before["uptime_s"]
     if now["uptime_s"] <= start:
@@ -113,18 +121,34 @@ def stages_table(stages: list[Status]) -> Table:
     table = _table()
     table.add_column("stage")
     table.add_column("kind")
-    for heading in ("packets", "ns/pkt", "errors"):
+    over = ("over",) if any(stage["over_budget"] for stage in stages) else ()
+    for heading in ("packets", "ns/pkt", "longest", *over, "errors"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("counters")
     for stage in stages:
         counters = ", ".join(f"{k} {count(v)}" for k, v in stage["counters"].items() if v)
         per_packet = stage["ns"] / stage["packets"] if stage["packets"] else 0.0
-        errors = Text(count(stage["errors"]), style="red" if stage["errors"] else "")
+        names = ("over_budget", "errors") if over else ("errors",)
+        bad = (Text(count(stage[name]), style="red" if stage[name] else "") for name in names)
         table.add_row(
             stage["name"], stage["kind"], count(stage["packets"]), f"{per_packet:,.0f}",
-            errors, counters,
+            duration(stage["max_ns"]), *bad, counters,
         )  # fmt: skip
     return table
+
+
+def over_budget(stages: list[Status]) -> list[RenderableType]:
+    """Name the stages that took longer than their budget, a line each."""
+    return [
+        Text(
+            f"{stage['name']} was over its budget of {duration(stage['budget_us'] * 1000)} "
+            f"in {stage['over_budget']:,} batch{'es' if stage['over_budget'] > 1 else ''}, "
+            f"at the longest {duration(stage['max_ns'])}",
+            style="red",
+        )
+        for stage in stages
+        if stage["over_budget"]
+    ]
 
 
 def _add(tree: Tree, label: str, n: int, parts: Mapping[str, int] | None = None) -> Tree:
@@ -309,6 +333,7 @@ def live(now: Status, before: Status | None) -> RenderableType:
         *_sets(now),
         *_recordings(now),
         stages_table(now["stages"]),
+        *over_budget(now["stages"]),
         line,
     )
 
@@ -321,6 +346,7 @@ def final(status: Status) -> RenderableType:
         *_sets(status),
         *_recordings(status),
         stages_table(status["stages"]),
+        *over_budget(status["stages"]),
         *reports(status["stages"]),
         ledger_tree(status["ledger"]),
     )
@@ -332,6 +358,7 @@ def checked(result: Status) -> RenderableType:
     lines: list[RenderableType] = [
         Text(f"{result['capture']}: {result['packets']:,} packets, {result['link_type']}"),
         stages_table(result["stages"]),
+        *over_budget(result["stages"]),
         *reports(result["stages"]),
         Text(f"verdicts: {verdicts}  (undecided became {result['default']})", style="bold"),
     ]

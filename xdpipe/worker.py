@@ -77,7 +77,9 @@ class Worker:
         self._keep = (ports, umem, page, set_ring)
         self.batch = Batch(umem.memory, assignment.batch_size, pipeline.ports)
         sets = stage_sets(pipeline.sets, set_ring) if set_ring is not None else {}
-        self.chain = Chain(pipeline.stages, self.batch, page.stage_counts, self._tell, sets)
+        self.chain = Chain(
+            pipeline.stages, self.batch, page.stage_counts, self._tell, sets, pipeline.budget_us
+        )
         if tx_times:
             lib.xp_batch_tells_tx_times(self.batch.c)
         headers = ffi.NULL
@@ -256,10 +258,10 @@ def _way_back(fds: Sequence[int], ifindex: int, *, needed: bool) -> WayBack | No
     return way_back
 
 
-def _work(control: Control, file: str, user: str) -> None:
+def _work(control: Control, file: str, user: str, budget_us: float | None) -> None:
     entry = find_user(user)
     renounce()
-    pipeline = load_pipeline(file)  # with the right to read it, wherever it lies
+    pipeline = load_pipeline(file, budget_us)  # with the right to read it, wherever it lies
     drop_all(entry)
     control.send("hello", _hello(pipeline))
     kind, body, fds = control.receive()
@@ -289,15 +291,16 @@ def _work(control: Control, file: str, user: str) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Run as `python -m xdpipe.worker CONTROL_FD PARENT_PID USER FILE`."""
-    control_fd, parent, user, file = argv
+    """Run as `python -m xdpipe.worker CONTROL_FD PARENT_PID USER FILE [BUDGET_US]`."""
+    control_fd, parent, user, file, *budget = argv
+    budget_us = float(budget[0]) if budget else None
     die_with_parent(int(parent))
     # What a service manager sends to all processes; the supervisor, which gets it too, has its
     # workers drain their queues first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     control = Control(socket.socket(fileno=int(control_fd)))
-    return answer_for(control, lambda: _work(control, file, user))
+    return answer_for(control, lambda: _work(control, file, user, budget_us))
 
 
 if __name__ == "__main__":

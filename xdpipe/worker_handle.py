@@ -72,12 +72,13 @@ class WorkerHandle:
     def spawn(self) -> None:
         """Start a worker process; its hello comes over `control`."""
         self.control, theirs = Control.pair()
+        budget_us = self._options.budget_us
         with theirs:
             self.popen = subprocess.Popen(
                 [
                     sys.executable, "-P", "-m", "xdpipe.worker",
                     str(theirs.fileno()), str(os.getpid()), self._options.user,
-                    self._options.file,
+                    self._options.file, *([] if budget_us is None else [str(budget_us)]),
                 ],
                 pass_fds=[theirs.fileno()],
                 env=plain_environment(),
@@ -357,8 +358,9 @@ def sum_stages(handles: Sequence[WorkerHandle]) -> list[dict[str, Any]]:
             total = [{**stage, "reports": []} for stage in stages]
         else:
             for sum_, stage in zip(total, stages, strict=True):
-                for key in ("packets", "ns", "errors"):
+                for key in ("packets", "ns", "errors", "over_budget"):
                     sum_[key] += stage[key]
+                sum_["max_ns"] = max(sum_["max_ns"], stage["max_ns"])
                 for name, value in stage["counters"].items():
                     sum_["counters"][name] += value
         for sum_ in total:

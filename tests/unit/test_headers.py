@@ -20,6 +20,7 @@ from scapy.packet import Raw
 
 from xdpipe.batch import ABSENT, FLAGS, MALFORMED, Batch
 from xdpipe.chain import Chain
+from xdpipe.stage import OWN, PACKETS
 from xdpipe.stages import Headers
 
 # With both addresses: scapy would ask the network for a missing one.
@@ -309,13 +310,13 @@ def test_every_reason_is_tried() -> None:
 
 def test_counters_count_packets_and_reasons() -> None:
     stage = Headers()
-    counts = memoryview(bytearray(8 * (3 + len(stage.counters)))).cast("Q")
+    counts = memoryview(bytearray(8 * (OWN + len(stage.counters)))).cast("Q")
     stage.bind(counts)
     batch = Batch(bytearray(1 << 16), 64)
     batch.load([UDP4, UDP6, TCP4, *(packet for _, packet in BAD)])
     stage.process(batch)
-    told = dict(zip(stage.counters, counts[3:], strict=True))
-    assert counts[0] == 3 + len(BAD)
+    told = dict(zip(stage.counters, counts[OWN:], strict=True))
+    assert counts[PACKETS] == 3 + len(BAD)
     assert (told["udp"], told["tcp"], told["malformed"]) == (2, 1, len(BAD))
     for reason in MALFORMED:
         expected = sum(reason == name for name, _ in BAD)

@@ -164,6 +164,17 @@ void xp_wait(struct xp_worker *w)
 	poll(fds, 1 + w->n_ports, timeout_ms);
 }
 
+/* Count what a stage did with a batch of n packets. */
+static void count_stage(const struct xp_stage *s, uint32_t n, uint64_t ns)
+{
+	s->counts[XP_STAGE_PACKETS] += n;
+	s->counts[XP_STAGE_NS] += ns;
+	if (ns > s->counts[XP_STAGE_MAX_NS])
+		s->counts[XP_STAGE_MAX_NS] = ns;
+	if (ns > s->budget_ns)
+		s->counts[XP_STAGE_OVER_BUDGET]++;
+}
+
 /* Run native stages one after the other on a batch. */
 void xp_run_stages(struct xp_batch *batch, struct xp_stage *stages, uint32_t n)
 {
@@ -176,8 +187,7 @@ void xp_run_stages(struct xp_batch *batch, struct xp_stage *stages, uint32_t n)
 		if (s->run(batch, s->state) < 0)
 			s->counts[XP_STAGE_ERRORS]++;
 		after = now_ns(CLOCK_MONOTONIC);
-		s->counts[XP_STAGE_PACKETS] += batch->n;
-		s->counts[XP_STAGE_NS] += after - before;
+		count_stage(s, batch->n, after - before);
 		before = after;
 		if (batch->taps) {
 			xp_tap_stage(batch, s->number);

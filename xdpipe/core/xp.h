@@ -29,7 +29,14 @@ struct xp_counters {
 
 /* cdef begin */
 /* the first of a stage's counts; its own follow */
-enum xp_stage_count { XP_STAGE_PACKETS, XP_STAGE_NS, XP_STAGE_ERRORS, XP_STAGE_OWN };
+enum xp_stage_count {
+	XP_STAGE_PACKETS,
+	XP_STAGE_NS,
+	XP_STAGE_ERRORS,
+	XP_STAGE_OVER_BUDGET, /* batches that took longer than its budget */
+	XP_STAGE_MAX_NS,      /* the longest batch */
+	XP_STAGE_OWN
+};
 
 struct xp_name {
 	const char *name;
@@ -106,8 +113,9 @@ struct xp_xsk {
 struct xp_stage {
 	xp_stage_fn *run;
 	void *state;
-	uint64_t *counts; /* enum xp_stage_count, then the stage's own counters */
-	uint32_t number;  /* in the chain, from 1 */
+	uint64_t *counts;   /* enum xp_stage_count, then the stage's own counters */
+	uint64_t budget_ns; /* for a batch; UINT64_MAX: as long as it takes */
+	uint32_t number;    /* in the chain, from 1 */
 };
 
 /* Where the reader of a ring of blocks is: it has written all before down, to that file, up to there. */

@@ -21,8 +21,8 @@ class Stay(Stage):
         told = batch.sent_time_ns != 0
         self.count("told", int(told.sum()))
         self.count("untold", int((~told).sum()))
-        self.tags += batch.sent_tag.tolist()
-        self.stays_ns += (batch.sent_time_ns.astype(np.int64)).tolist()
+        self.tags += batch.sent_tag.tolist()  # noqa: XP302
+        self.stays_ns += (batch.sent_time_ns.astype(np.int64)).tolist()  # noqa: XP302
 
     def report(self) -> dict[str, Any]:
         return {"tags": self.tags, "sent_ns": self.stays_ns}
