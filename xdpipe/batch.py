@@ -22,6 +22,7 @@ ABSENT: int = lib.XP_ABSENT
 """The offset of a header that is not there; a load through it is out of bounds."""
 
 _TEXT = np.dtype([("at", np.uint32), ("len", np.uint32)])
+_TYPES = {"xp_text": _TEXT, "xp_offset": np.dtype(np.int32)}
 _WIDTHS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
@@ -39,7 +40,9 @@ class Column:
         type_name = _text(entry.type).removesuffix("_t")
         self.text = type_name == "xp_text"
         """Whether it is a text: `at` and `len` say where; Batch.text gives it."""
-        self.dtype = _TEXT if self.text else np.dtype(type_name)
+        self.offset = type_name == "xp_offset"
+        """Whether it says where in the packet something is: it moves with the headers."""
+        self.dtype = np.dtype(_TYPES.get(type_name, type_name))
         self.width = int(entry.width)
         self.writable = bool(entry.writable)
         self.provider = _text(entry.provider)

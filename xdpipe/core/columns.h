@@ -15,13 +15,18 @@ typedef struct xp_text {
 	uint32_t len;
 } xp_text_t;
 
+/* Where in the packet something is: it moves with the headers when a VLAN tag comes or goes
+ * (stages/set_vlan.c). */
+typedef int32_t xp_offset_t;
+
 #include "columns/headers.h"
 #include "columns/receive.h"
 
 /*
- * Offsets and lengths are int32_t, so that sums and differences in numpy neither wrap nor change
- * type; a header that is not there has the offset XP_ABSENT, which lies beyond every packet even
- * after arithmetic, so that a load through it is out of bounds and never reads another header.
+ * Offsets (xp_offset_t) and lengths are int32_t, so that sums and differences in numpy neither wrap
+ * nor change type; a header that is not there has the offset XP_ABSENT, which lies beyond every
+ * packet even after arithmetic, so that a load through it is out of bounds and never reads another
+ * header.
  *
  * X(name, C type, values per packet, writable by stages, who provides it, meaning)
  */
