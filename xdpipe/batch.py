@@ -21,6 +21,10 @@ Mask = NDArray[np.bool_]
 ABSENT: int = lib.XP_ABSENT
 """The offset of a header that is not there; a load through it is out of bounds."""
 
+HEADROOM: int = lib.XP_HEADROOM
+"""Bytes that are left free before each packet of a capture, for headers put before it."""
+
+_PLACE = ("addr", "len", "headroom", "time_ns")
 _TEXT = np.dtype([("at", np.uint32), ("len", np.uint32)])
 _TYPES = {"xp_text": _TEXT, "xp_offset": np.dtype(np.int32)}
 _WIDTHS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
@@ -391,34 +395,47 @@ class Batch(BatchColumns):
             return memoryview(copy).toreadonly()
         return memoryview(ffi.buffer(self._base + start, length))
 
-    def load(self, packets: Iterable[bytes], time_ns: int = 0) -> None:
+    def load(self, packets: Iterable[bytes], time_ns: int = 0, *, headroom: int = HEADROOM) -> None:
         """Fill the batch with these packets, one behind the other from the memory's start.
 
         For tests and tools; what the batch held is forgotten. More than `capacity` packets, or
         more bytes than the memory has, is a ValueError.
+
+        Args:
+            packets: their bytes.
+            time_ns: of their arrival, nanoseconds.
+            headroom: bytes that are left free before each (column `headroom`).
         """
         at = 0
         columns = self._columns
         lib.xp_batch_set_n(self.c, 0)
         with self._unlocked():
             for n, packet in enumerate(packets):
+                at += headroom
                 if n == self.capacity or at + len(packet) > len(self._base):
                     raise ValueError(
                         f"the batch holds {self.capacity} packets, {len(self._base)} bytes"
                     )
                 ffi.memmove(self._base + at, packet, len(packet))
                 columns["addr"][n], columns["len"][n] = at, len(packet)
-                columns["time_ns"][n] = time_ns
+                columns["headroom"][n], columns["time_ns"][n] = headroom, time_ns
                 columns["verdict"][n] = Verdict.UNDECIDED
                 at += -(-len(packet) // 64) * 64
                 lib.xp_batch_set_n(self.c, n + 1)
         lib.xp_batch_whole(self.c)
 
-    def place(self, addresses: Sequence[int], lens: Sequence[int]) -> None:
-        """Say where packets lie that are in the memory already; for tests and tools."""
+    def place(self, addresses: Sequence[int], lens: Sequence[int], headroom: int = 0) -> None:
+        """Say where packets lie that are in the memory already; for tests and tools.
+
+        Args:
+            addresses: where each begins, counted from the memory's start.
+            lens: bytes of each.
+            headroom: bytes before each that are nobody's.
+        """
         n = len(addresses)
         with self._unlocked():
             self._columns["addr"][:n], self._columns["len"][:n] = addresses, lens
+            self._columns["headroom"][:n] = headroom
         self._columns["verdict"][:n] = Verdict.UNDECIDED
         lib.xp_batch_set_n(self.c, n)
         lib.xp_batch_whole(self.c)
@@ -429,7 +446,7 @@ class Batch(BatchColumns):
         In a worker it would lose frames.
         """
         with self._unlocked():
-            for name in ("addr", "len", "time_ns"):
+            for name in _PLACE:
                 column = self._columns[name]
                 column[: len(places)] = column[places]
         lib.xp_batch_set_n(self.c, len(places))
@@ -437,7 +454,7 @@ class Batch(BatchColumns):
 
     @contextmanager
     def _unlocked(self) -> Iterator[None]:
-        columns = [self._columns[name] for name in ("addr", "len", "time_ns")]
+        columns = [self._columns[name] for name in _PLACE]
         for column in columns:
             column.flags.writeable = True
         try:

@@ -20,7 +20,7 @@ def definitions() -> str:
     """Return what stands between the cdef marks: one definition for C and for Python."""
     parts = [
         "#define XP_ABSENT ...\n#define XP_CONTROL ...\n#define XP_BLOCK ...\n"
-        "#define XP_TX_METADATA ...\n#define XP_PORTS_MAX ...\n"
+        "#define XP_HEADROOM ...\n#define XP_TX_METADATA ...\n#define XP_PORTS_MAX ...\n"
         "#define XP_SET_RING ...\n#define XP_TAP_LEAVING ...\n#define XP_TAPS_MAX ...\n"
         "struct xp_batch { ...; };\nstruct xp_counters { ...; };\n"
     ]

@@ -26,6 +26,7 @@ typedef int xp_stage_fn(struct xp_batch *batch, void *state);
 /* cdef end */
 
 #define XP_ABSENT 0x40000000
+#define XP_HEADROOM 64 /* bytes that are left free before each packet of a capture */
 #define XP_PIECES 8 /* pieces of TCP streams that a batch has, for each packet of its capacity */
 #define XP_TEXT_ROOM 4096 /* bytes of texts that a batch has, for each packet of its capacity */
 
@@ -76,6 +77,13 @@ struct xp_batch {
 #undef X
 };
 
+/*
+ * A packet grows at its start, into the headroom[i] bytes before it, which are nobody's: what takes n
+ * of them takes them from addr[i] and headroom[i] and adds them to len[i] and head_len[i], and moves
+ * what is in columns of xp_offset_t (stages/set_vlan.c). In a frame of the UMEM that is what the
+ * kernel keeps before a packet, but for the bytes that xdpipe uses itself (frames.h); captures and
+ * Batch.load leave XP_HEADROOM; elsewhere, where the bytes before a packet may be another's, it is 0.
+ */
 static inline uint8_t *xp_packet(const struct xp_batch *b, uint32_t i)
 {
 	return b->base + b->addr[i];
