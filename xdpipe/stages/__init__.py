@@ -2,6 +2,7 @@
 
 from xdpipe.stages.headers import Headers
 from xdpipe.stages.record import Record
+from xdpipe.stages.set_addresses import SetAddresses
 from xdpipe.stages.swap_addresses import SwapAddresses
 
-__all__ = ["Headers", "Record", "SwapAddresses"]
+__all__ = ["Headers", "Record", "SetAddresses", "SwapAddresses"]

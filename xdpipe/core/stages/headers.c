@@ -312,6 +312,16 @@ static void put_addresses(struct xp_batch *b, uint32_t i, const uint8_t *p,
 	b->flow_hash[i] = hash;
 }
 
+/* The flow_hash that packet i, which has an IP header, has by its other columns. */
+uint32_t xp_flow_hash(const struct xp_batch *b, uint32_t i)
+{
+	struct address src = native(b->src + 16 * (size_t)i), dst = native(b->dst + 16 * (size_t)i);
+
+	if (b->flags[i] & XP_FLAG_FRAGMENT)
+		return flow_hash(src, dst, 0, 0);
+	return flow_hash(src, dst, (uint32_t)b->l4_sport[i] << 16 | b->l4_dport[i], b->ip_proto[i]);
+}
+
 /* Count over the finished column, eight packets at a time where the compiler can. */
 static uint64_t count_flag(const struct xp_batch *b, uint32_t mask, uint32_t wanted)
 {
