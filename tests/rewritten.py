@@ -8,7 +8,7 @@ from xdpipe.batch import COLUMNS, Batch
 from xdpipe.core._core import lib
 from xdpipe.stages import Headers
 
-MEMORY = 1 << 20
+MEMORY = 8 << 20
 
 
 def parsed(packets: Iterable[bytes], *, headroom: int = 64, partial: bool = False) -> Batch:

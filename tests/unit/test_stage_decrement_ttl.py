@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_packets import KINDS, MALFORMED, WAS, ether
 from scapy.compat import raw
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Packet
 from test_multi_buffer import cut, in_frames
-from test_stage_set_addresses import KINDS, MALFORMED, WAS, WORDS, ether
+from test_stage_set_addresses import WORDS
 
 from guard_page import GuardedBatch
 from rewritten import bytes_of, check_columns, counts, parsed

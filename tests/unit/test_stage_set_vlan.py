@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_packets import KINDS, MALFORMED, WAS, ether, ip4, udp
 from scapy.compat import raw
 from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 from scapy.utils import wrpcap
 from test_checksum import as_a_nic
 from test_multi_buffer import Queue, cut, in_frames
-from test_stage_set_addresses import KINDS, MALFORMED, WAS, ether, ip4, udp
 from test_tag_put_back import arrives, queue_with_hints
 
 from guard_page import GuardedBatch

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from made_packets import KINDS, MALFORMED, WAS, partial
 from scapy.compat import raw
-from test_stage_set_addresses import KINDS, MALFORMED, WAS, partial
 
 from rewritten import bytes_of, check_columns, counts, parsed
 from xdpipe.core._core import lib
