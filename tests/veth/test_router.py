@@ -97,7 +97,9 @@ def listens(namespace: Namespace, port: int) -> bool:
     return bool(told.strip())
 
 
-def stream(bench: Crossing, address: str, port: int, real_port: int) -> None:
+def stream(
+    bench: Crossing, address: str, port: int, real_port: int, known_as: str | None = None
+) -> None:
     """Run a TCP session in either direction, each with a server of its own."""
     for reverse in ([], ["-R"]):
         with bench.far.popen(
@@ -106,8 +108,8 @@ def stream(bench: Crossing, address: str, port: int, real_port: int) -> None:
             try:
                 until(lambda: listens(bench.far, real_port), "iperf3 listens")
                 done = bench.client.run(
-                    ["iperf3", "-c", address, "-p", str(port), "-t", str(IPERF_S), "--json",
-                     *reverse],
+                    ["iperf3", "-c", known_as or address, "-p", str(port), "--json",
+                     "-t", str(IPERF_S), *reverse],
                     check=False, capture_output=True, text=True,
                 )  # fmt: skip
             finally:
