@@ -18,6 +18,7 @@ from made_packets import (
     fragments4,
     fragments6,
     ip4,
+    ip6,
     partial,
     with_filler,
 )
@@ -33,7 +34,7 @@ from rewritten import bytes_of, check_columns, counts, parsed
 from xdpipe.batch import Batch
 from xdpipe.core._core import lib
 from xdpipe.errors import XdpipeError
-from xdpipe.stages import Headers, SetAddresses
+from xdpipe.stages import Headers, SetAddresses, SwapAddresses
 from xdpipe.verdict import DROP, TX
 
 ARGUMENTS = ("eth_src", "eth_dst", "src", "dst", "sport", "dport")
@@ -188,6 +189,38 @@ def test_nothing_is_read_or_written_beyond_a_packet(kind: str) -> None:
         stage_for(ARGUMENTS).process(several)
         assert queue.memory[start + at : start + at + 200] == b"\xa5" * 200
         assert queue.memory[start - 200 : start] == before
+
+
+def with_nonsense(rng: random.Random) -> bytes:
+    """Return a packet whose options or extension headers are drawn at random."""
+    types = [0, 1, 131, 137, 201, rng.randrange(256)]
+    nonsense = bytes(rng.choice([*types, rng.randrange(48)]) for _ in range(40))
+    if rng.random() < 0.5:
+        size = 4 * rng.randrange(1, 11)
+        head = raw(ip4(WAS, ihl=5 + size // 4, len=20 + size + 8, proto=17, chksum=0))[:20]
+        return raw(ether(WAS))[:12] + b"\x08\0" + head + nonsense[:size] + bytes(5) + b"\x08\1\1"
+    order = [rng.choice([0, 43, 44, 51, 60, 135]) for _ in range(rng.randrange(1, 6))]
+    headers = b""
+    for following in [*order[1:], 17]:
+        headers += bytes([following, 0]) + bytes(rng.choice(types) for _ in range(6))
+    segment = headers + bytes(5) + b"\x08\1\1"
+    head = raw(ip6(WAS, nh=order[0], plen=len(segment)))[:40]
+    return raw(ether(WAS))[:12] + b"\x86\xdd" + head + segment
+
+
+def test_nonsense_among_options_leads_nowhere() -> None:
+    rng = random.Random(5)
+    guarded = GuardedBatch(64)
+    n_fine = 0
+    for _ in range(30):
+        batch = guarded.load([with_nonsense(rng) for _ in range(64)])
+        Headers().process(batch)
+        fine = batch.has("UDP", "IP_OPTIONS")
+        stage_for(("src", "dst")).process(batch)
+        SwapAddresses().process(batch)
+        check_columns(batch, fine)
+        n_fine += int(fine.sum())
+    assert n_fine > 900
 
 
 def test_headers_in_the_first_of_several_frames_are_rewritten() -> None:

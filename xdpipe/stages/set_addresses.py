@@ -25,7 +25,8 @@ class SetAddresses(Rewriting):
     stays wrong by as much, and a UDP checksum of 0, which says that there is none, stays. Of a
     fragmented datagram the first fragment has it, and it is right if all of them are rewritten.
     What else speaks of addresses is not touched: the packet within an ICMP error, routing headers
-    and options, ARP; nor what else covers them, such as AH (RFC 4302), DCCP and UDP-Lite.
+    and options, ARP; nor what else covers them: AH (RFC 4302), TCP's signatures (RFC 5925), DCCP,
+    UDP-Lite.
 
     The columns say what the packet says afterwards: `src`, `dst`, `l4_sport`, `l4_dport` and
     `flow_hash`. Malformed packets are left alone, and counted as `left_alone`, as are those that
