@@ -31,7 +31,8 @@ def udp(
 
 def batch_of(packets: Sequence[bytes], times: Sequence[int] | int = 0) -> Batch:
     """Return a batch of these packets, their headers parsed, come at these times (ns)."""
-    batch = Batch(bytearray(64 * len(packets) + 64 + sum(map(len, packets))), max(len(packets), 1))
+    memory = bytearray(sum(128 + len(packet) for packet in packets) + 64)
+    batch = Batch(memory, max(len(packets), 1))
     batch.load(packets)
     set_column(batch, "time_ns", times)
     Headers().process(batch)

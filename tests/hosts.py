@@ -216,9 +216,26 @@ def crossing(tmp_path: Path, *, offloads: bool = False, mtu: int = 1500) -> Iter
     )  # fmt: skip
     for name, _, end in ends:
         veth_pair(VethEnd(name, bench.host, offloads=False), end, mtu=mtu)
-    yield bench
-    close(bench)
-    bench.far.close()
+    try:
+        yield bench
+    finally:
+        close(bench)
+        bench.far.close()
+
+
+@contextmanager
+def vlan_switch(client: Namespace, tag: int, *addresses: str) -> Iterator[None]:
+    """Have a VLAN switch before the client, which has these addresses on an interface `t0`."""
+    switch = client.popen(
+        [sys.executable, str(ROOT / "tests" / "veth" / "vlan_switch.py"), str(tag), *addresses],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert switch.stdout is not None
+        assert switch.stdout.readline() == "ready\n"
+        yield
+    finally:
+        switch.communicate(timeout=10)
 
 
 # In the test VM: vm/nics.py says which NICs there are.

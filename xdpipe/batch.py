@@ -24,6 +24,11 @@ ABSENT: int = lib.XP_ABSENT
 TEXT = np.dtype([("at", np.uint32), ("len", np.uint32)])
 """A text, as columns and tables hold it: Batch.text gives it."""
 
+HEADROOM: int = lib.XP_HEADROOM
+"""Bytes that are left free before each packet of a capture, for headers put before it."""
+
+_PLACE = ("addr", "len", "headroom", "time_ns")
+_TYPES = {"xp_text": TEXT, "xp_offset": np.dtype(np.int32)}
 _WIDTHS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
@@ -41,7 +46,9 @@ class Column:
         type_name = _text(entry.type).removesuffix("_t")
         self.text = type_name == "xp_text"
         """Whether it is a text: `at` and `len` say where; Batch.text gives it."""
-        self.dtype = TEXT if self.text else np.dtype(type_name)
+        self.offset = type_name == "xp_offset"
+        """Whether it says where in the packet something is: it moves with the headers."""
+        self.dtype = np.dtype(_TYPES.get(type_name, type_name))
         self.width = int(entry.width)
         self.writable = bool(entry.writable)
         self.provider = _text(entry.provider)
@@ -417,34 +424,47 @@ class Batch(BatchColumns):
         n = int(self.tcp_n_pieces[index])
         return [(pieces[k].lost, bytes(ffi.buffer(pieces[k].p, pieces[k].n))) for k in range(n)]
 
-    def load(self, packets: Iterable[bytes], time_ns: int = 0) -> None:
+    def load(self, packets: Iterable[bytes], time_ns: int = 0, *, headroom: int = HEADROOM) -> None:
         """Fill the batch with these packets, one behind the other from the memory's start.
 
         For tests and tools; what the batch held is forgotten. More than `capacity` packets, or
         more bytes than the memory has, is a ValueError.
+
+        Args:
+            packets: their bytes.
+            time_ns: of their arrival, nanoseconds.
+            headroom: bytes that are left free before each (column `headroom`).
         """
         at = 0
         columns = self._columns
         lib.xp_batch_set_n(self.c, 0)
         with self._unlocked():
             for n, packet in enumerate(packets):
+                at += headroom
                 if n == self.capacity or at + len(packet) > len(self._base):
                     raise ValueError(
                         f"the batch holds {self.capacity} packets, {len(self._base)} bytes"
                     )
                 ffi.memmove(self._base + at, packet, len(packet))
                 columns["addr"][n], columns["len"][n] = at, len(packet)
-                columns["time_ns"][n] = time_ns
+                columns["headroom"][n], columns["time_ns"][n] = headroom, time_ns
                 columns["verdict"][n] = Verdict.UNDECIDED
                 at += -(-len(packet) // 64) * 64
                 lib.xp_batch_set_n(self.c, n + 1)
         lib.xp_batch_whole(self.c)
 
-    def place(self, addresses: Sequence[int], lens: Sequence[int]) -> None:
-        """Say where packets lie that are in the memory already; for tests and tools."""
+    def place(self, addresses: Sequence[int], lens: Sequence[int], headroom: int = 0) -> None:
+        """Say where packets lie that are in the memory already; for tests and tools.
+
+        Args:
+            addresses: where each begins, counted from the memory's start.
+            lens: bytes of each.
+            headroom: bytes before each that are nobody's.
+        """
         n = len(addresses)
         with self._unlocked():
             self._columns["addr"][:n], self._columns["len"][:n] = addresses, lens
+            self._columns["headroom"][:n] = headroom
         self._columns["verdict"][:n] = Verdict.UNDECIDED
         lib.xp_batch_set_n(self.c, n)
         lib.xp_batch_whole(self.c)
@@ -455,7 +475,7 @@ class Batch(BatchColumns):
         In a worker it would lose frames.
         """
         with self._unlocked():
-            for name in ("addr", "len", "time_ns"):
+            for name in _PLACE:
                 column = self._columns[name]
                 column[: len(places)] = column[places]
         lib.xp_batch_set_n(self.c, len(places))
@@ -463,7 +483,7 @@ class Batch(BatchColumns):
 
     @contextmanager
     def _unlocked(self) -> Iterator[None]:
-        columns = [self._columns[name] for name in ("addr", "len", "time_ns")]
+        columns = [self._columns[name] for name in _PLACE]
         for column in columns:
             column.flags.writeable = True
         try:

@@ -19,6 +19,7 @@ class BatchColumns:
         head_len: NDArray[np.int32]
         n_frames: NDArray[np.uint8]
         more: NDArray[np.uint32]
+        headroom: NDArray[np.uint16]
         verdict: NDArray[np.uint8]
         mark: NDArray[np.uint32]
         out_port: NDArray[np.uint8]

@@ -148,6 +148,16 @@ def test_every_column_flag_and_reason_is_described() -> None:
     assert sorted(MALFORMED.values()) == list(range(1, len(MALFORMED) + 1))
 
 
+LENGTHS = {"len", "head_len", "payload_len", "tcp_data_len"}
+
+
+def test_a_column_of_int32_is_an_offset_or_known_to_be_none() -> None:
+    """Offsets move when a VLAN tag comes or goes: one that is not told as such would not."""
+    for column in COLUMNS.values():
+        signed = column.dtype == np.dtype(np.int32)
+        assert column.offset == (signed and column.name not in LENGTHS), column.name
+
+
 def test_a_batch_refuses_more_than_it_holds() -> None:
     batch = Batch(bytearray(128), 2)
     with pytest.raises(ValueError, match="holds 2 packets"):

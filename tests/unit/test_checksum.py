@@ -164,3 +164,13 @@ def test_what_was_due_is_forgotten_with_the_batch() -> None:
         lib.xp_dispatch(queue.worker)
     first, second = queue.sent()
     assert (first == data, second == data) == (False, True)
+
+
+def test_a_store_into_a_packet_whose_checksum_is_due_leaves_the_field_alone() -> None:
+    """Until it leaves, the sum of the pseudo header stands there, which is not of these bytes."""
+    batch = batch_of([with_bad_checksum(HEADERS["IPv4 UDP"] / Raw(b"abcd"))])
+    batch.fill_checksum(everything(batch))
+    batch.put_u16(batch.payload, 0x1234, fix_checksum=True)
+    assert batch.u16(batch.l4 + 6).tolist() == [0xABCD]
+    lib.xp_fill_checksums(batch.c)
+    assert bytes(batch.packet(0)) == raw(HEADERS["IPv4 UDP"] / Raw(b"\x12\x34cd"))

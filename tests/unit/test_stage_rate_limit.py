@@ -311,7 +311,7 @@ def test_with_room_for_all_no_key_is_lost() -> None:
 def test_it_runs_in_a_chain_behind_what_it_needs() -> None:
     assert RateLimit(rate=1, burst=1).requires == ()
     assert RateLimit("src", rate=1, burst=1).requires == ("src",)
-    batch = Batch(bytearray(256), 4)
+    batch = Batch(bytearray(1024), 4)
     batch.load([udp()] * 4, START)
     stage = RateLimit("src", rate=1, burst=1)
     Headers().process(batch)

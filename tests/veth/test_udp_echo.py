@@ -4,14 +4,11 @@ import os
 import select
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from hosts import CLIENT4, CLIENT6, EXAMPLES, HOST4, HOST6, Bench, echoes
+from hosts import CLIENT4, CLIENT6, EXAMPLES, HOST4, HOST6, Bench, echoes, vlan_switch
 
 SIZES = [0, 1, 2, 3, 17, 18, 19, 512, 1000, 1471, 1472]
 
@@ -93,15 +90,8 @@ def test_another_worker_serves_after_one_was_killed(bench: Bench) -> None:
 @pytest.fixture
 def behind_a_vlan(bench: Bench) -> Iterator[Bench]:
     """Return the bench with a VLAN switch at the client's end: 10.7.0.2 and fd07::2 on VLAN 42."""
-    switch = bench.client.popen(
-        [sys.executable, str(Path(__file__).parent / "vlan_switch.py"), "42",
-         "10.7.0.2/24", "fd07::2/64"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert switch.stdout is not None
-    assert switch.stdout.readline() == "ready\n"
-    yield bench
-    switch.communicate(timeout=10)
+    with vlan_switch(bench.client, 42, "10.7.0.2/24", "fd07::2/64"):
+        yield bench
 
 
 @pytest.mark.parametrize(("local", "remote"), [("10.7.0.2", "10.7.0.1"), ("fd07::2", "fd07::1")])

@@ -2,6 +2,7 @@
 /* The batch's columns, and what array stages do with whole columns: load, store, decide. */
 #include <string.h>
 
+#include "checksum.h"
 #include "xp.h"
 
 #define ALIGN 64u /* a cache line, so that columns share none */
@@ -281,48 +282,20 @@ void xp_load_bytes(const struct xp_batch *b, const int32_t *offsets, uint32_t st
 	}
 }
 
-/* Offset of the TCP, UDP, ICMP or ICMPv6 checksum of packet i; XP_ABSENT where there is none. */
-static int32_t l4_checksum_at(const struct xp_batch *b, uint32_t i)
-{
-	uint32_t flags = b->flags[i];
-
-	if (flags & XP_FLAG_TCP)
-		return b->l4[i] + 16;
-	if (flags & XP_FLAG_UDP)
-		return b->l4[i] + 6;
-	if (flags & (XP_FLAG_ICMP | XP_FLAG_ICMP6))
-		return b->l4[i] + 2;
-	return XP_ABSENT;
-}
-
 /*
  * Bring the checksum of packet i up to date for a byte at offset `at` that goes from `was` to
- * `is`: RFC 1624, equation 3. It covers the header and what the packet's own lengths call
- * payload, not the Ethernet padding behind; its own bytes are the caller's to set. A UDP checksum
- * of 0 means none (RFC 768) and stays.
+ * `is`. It covers the header and what the packet's own lengths call payload, not the Ethernet
+ * padding behind; its own bytes are the caller's to set.
  */
 static void fix_l4_checksum(struct xp_batch *b, uint32_t i, int32_t at, uint8_t was, uint8_t is)
 {
-	int32_t field = l4_checksum_at(b, i);
-	uint32_t shift = (uint32_t)(at - b->l4[i]) & 1 ? 0 : 8;
-	uint32_t sum;
-	uint8_t *p;
+	int32_t l4 = b->l4[i], field = xp_checksum_in_l4(b->flags[i]);
 
-	if (at < b->l4[i] || at >= b->payload[i] + b->payload_len[i])
+	if (at < l4 || at >= b->payload[i] + b->payload_len[i])
 		return;
-	if (at == field || at == field + 1 || !xp_within(b, i, field, 2))
+	if (at - l4 == field || at - l4 == field + 1)
 		return;
-	p = xp_packet(b, i) + field;
-	sum = xp_get16(p);
-	if (sum == 0 && (b->flags[i] & XP_FLAG_UDP))
-		return;
-	sum = (uint16_t)~sum + (uint16_t)~((uint32_t)was << shift) + ((uint32_t)is << shift);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (uint16_t)~sum;
-	if (sum == 0 && (b->flags[i] & XP_FLAG_UDP))
-		sum = 0xffff;
-	xp_put16(p, (uint16_t)sum);
+	xp_fix_l4_checksum(b, i, 0, xp_change_of_byte(was, is, (at - l4) & 1));
 }
 
 /* Write one byte and, if wanted, account for its change in the checksum. */

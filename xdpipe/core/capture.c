@@ -17,9 +17,10 @@ struct capture_header {
 typedef int next_ex_fn(void *handle, struct capture_header **header, const uint8_t **data);
 
 /*
- * Fill the batch with the next packets, copied one behind the other to its base, until it or its
- * memory is full. next_ex is the address of pcap_next_ex, handle a pcap_t. Returns 1 if there may
- * be more, else what pcap_next_ex returned: -2 at the end of the file, -1 for an error.
+ * Fill the batch with the next packets, copied one behind the other to its base, each with XP_HEADROOM
+ * before it, until it or its memory is full. next_ex is the address of pcap_next_ex, handle a pcap_t.
+ * Returns 1 if there may be more, else what pcap_next_ex returned: -2 at the end of the file, -1 for an
+ * error.
  */
 int xp_fill_from_capture(struct xp_batch *b, void *next_ex, void *handle)
 {
@@ -28,7 +29,7 @@ int xp_fill_from_capture(struct xp_batch *b, void *next_ex, void *handle)
 
 	memcpy(&next, &next_ex, sizeof(next));
 	b->n_text = 0;
-	for (b->n = 0; b->n < b->capacity && b->size - at >= LONGEST; b->n++) {
+	for (b->n = 0; b->n < b->capacity && b->size - at >= XP_HEADROOM + LONGEST; b->n++) {
 		struct capture_header *header;
 		const uint8_t *data;
 		int status = next(handle, &header, &data);
@@ -37,8 +38,10 @@ int xp_fill_from_capture(struct xp_batch *b, void *next_ex, void *handle)
 			return status;
 		if (header->captured > LONGEST)
 			return -1;
+		at += XP_HEADROOM;
 		memcpy(b->base + at, data, header->captured);
 		b->addr[b->n] = at;
+		b->headroom[b->n] = XP_HEADROOM;
 		b->len[b->n] = b->head_len[b->n] = (int32_t)header->captured;
 		b->n_frames[b->n] = 1;
 		b->time_ns[b->n] = (uint64_t)header->time.tv_sec * 1000000000u +

@@ -2,23 +2,14 @@
 /*
  * Checksums of TCP and UDP that stages want filled in as the packets leave (RFC 9293, 3.1; RFC 768;
  * with IPv6 RFC 8200, 8.1): by the NIC or the kernel where they do that, else here.
- *
- * A sum in one's complement is the same whatever the order of the bytes in a word, but for the order
- * of its own bytes (RFC 1071, 2 B): words are summed and stored as they lie in memory.
  */
+#include "checksum.h"
 #include "xp.h"
 #include "tx_metadata.h"
 
 #include <arpa/inet.h>
 
 #define NOT_FOR_NICS (XP_FLAG_TUNNEL | XP_FLAG_MPLS | XP_FLAG_PPPOE | XP_FLAG_LLC)
-
-static uint16_t fold(uint64_t sum)
-{
-	while (sum >> 16)
-		sum = (sum & 0xffff) + (sum >> 16);
-	return (uint16_t)sum;
-}
 
 static uint16_t sum_bytes(const uint8_t *p, uint32_t n)
 {
@@ -42,7 +33,7 @@ static uint16_t sum_bytes(const uint8_t *p, uint32_t n)
 		memcpy(&half, last, 2);
 		sum += half;
 	}
-	return fold(sum);
+	return xp_fold(sum);
 }
 
 /* Sum of the header and payload of packet i, in whichever frames they lie. */
@@ -81,19 +72,14 @@ static uint32_t l4_len(const struct xp_batch *b, uint32_t i)
 	return (uint32_t)(b->payload[i] + b->payload_len[i] - b->l4[i]);
 }
 
-static uint16_t offset_of_checksum(const struct xp_batch *b, uint32_t i)
-{
-	return b->flags[i] & XP_FLAG_TCP ? 16 : 6;
-}
-
 static void fill_checksum(const struct xp_batch *b, uint32_t i)
 {
-	uint8_t *field = xp_packet(b, i) + b->l4[i] + offset_of_checksum(b, i);
+	uint8_t *field = xp_packet(b, i) + b->l4[i] + xp_checksum_in_l4(b->flags[i]);
 	uint32_t len = l4_len(b, i);
 	uint16_t sum = 0;
 
 	memcpy(field, &sum, 2);
-	sum = (uint16_t)~fold(sum_of_pseudo(b, i, len) + sum_of_l4(b, i, len));
+	sum = (uint16_t)~xp_fold(sum_of_pseudo(b, i, len) + sum_of_l4(b, i, len));
 	if (sum == 0 && b->flags[i] & XP_FLAG_UDP) /* which would say that there is none */
 		sum = 0xffff;
 	memcpy(field, &sum, 2);
@@ -137,8 +123,8 @@ static int is_partial(const struct xp_batch *b, uint32_t i)
 
 	if (!has_checksum(b, i))
 		return 0;
-	memcpy(&field, xp_packet(b, i) + b->l4[i] + offset_of_checksum(b, i), 2);
-	return field == fold(sum_of_pseudo(b, i, l4_len(b, i)));
+	memcpy(&field, xp_packet(b, i) + b->l4[i] + xp_checksum_in_l4(b->flags[i]), 2);
+	return field == xp_fold(sum_of_pseudo(b, i, l4_len(b, i)));
 }
 
 /* Note that the checksum is due of packets that came without. Needs the columns of Headers. Returns
@@ -221,7 +207,7 @@ void xp_finish_checksum(const struct xp_batch *b, uint32_t i, struct xp_tx_metad
 	}
 	ask->flags |= XDP_TXMD_FLAGS_CHECKSUM;
 	ask->checksum_start = (uint16_t)b->l4[i];
-	ask->checksum_offset = offset_of_checksum(b, i);
-	sum = fold(sum_of_pseudo(b, i, l4_len(b, i)));
+	ask->checksum_offset = (uint16_t)xp_checksum_in_l4(b->flags[i]);
+	sum = xp_fold(sum_of_pseudo(b, i, l4_len(b, i)));
 	memcpy(xp_packet(b, i) + b->l4[i] + ask->checksum_offset, &sum, 2);
 }

@@ -17,9 +17,10 @@
 #include "columns/tls.h"
 
 /*
- * Offsets and lengths are int32_t, so that sums and differences in numpy neither wrap nor change
- * type; a header that is not there has the offset XP_ABSENT, which lies beyond every packet even
- * after arithmetic, so that a load through it is out of bounds and never reads another header.
+ * Offsets (xp_offset_t) and lengths are int32_t, so that sums and differences in numpy neither wrap
+ * nor change type; a header that is not there has the offset XP_ABSENT, which lies beyond every
+ * packet even after arithmetic, so that a load through it is out of bounds and never reads another
+ * header.
  *
  * X(name, C type, values per packet, writable by stages, who provides it, meaning)
  */

@@ -68,6 +68,21 @@ static inline uint8_t *wants_time(const struct xp_umem *umem, uint64_t frame)
 }
 
 /*
+ * Bytes of a frame that no packet grows into: those two, what is asked of NIC or kernel before a packet
+ * that leaves and the stage's number with it, and room for a VLAN tag that the NIC took out
+ * (tx_metadata.c).
+ */
+#define FRAME_KEPT 40
+
+/* How many bytes before a packet at this address it may grow into. */
+static inline uint16_t headroom_of(const struct xp_umem *umem, uint64_t addr)
+{
+	uint64_t before = addr - frame_of(umem, addr);
+
+	return (uint16_t)(before > FRAME_KEPT ? before - FRAME_KEPT : 0);
+}
+
+/*
  * How far this socket's rings have moved, by what was counted: a packet takes as many descriptors
  * as it has frames.
  */

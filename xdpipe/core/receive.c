@@ -30,13 +30,15 @@ static void read_hints(struct xp_batch *b, int told)
  * Put the packet on the rx ring whose descriptors are [first, first + n_frames) into the batch, as
  * its packet i.
  */
-static uint32_t take_packet(struct xp_batch *b, uint32_t i, const struct xp_ring *rx, uint32_t first,
-			    uint32_t n_frames, uint64_t now)
+static uint32_t take_packet(struct xp_worker *w, uint32_t i, const struct xp_ring *rx,
+			    uint32_t first, uint32_t n_frames, uint64_t now)
 {
+	struct xp_batch *b = w->batch;
 	const struct xdp_desc *d = ring_desc(rx, first);
 	uint32_t len = d->len;
 
 	b->addr[i] = xp_desc_addr(d->addr);
+	b->headroom[i] = headroom_of(w->umem, b->addr[i]);
 	b->head_len[i] = (int32_t)len;
 	b->time_ns[i] = now;
 	b->n_frames[i] = (uint8_t)n_frames;
@@ -96,7 +98,7 @@ static int receive_multi_buffer(struct xp_worker *w, struct xp_port *in)
 		if (end == there || b->n_more + end - used > b->more_capacity)
 			break;
 		end++;
-		bytes += take_packet(b, b->n++, rx, first + used, end - used, now);
+		bytes += take_packet(w, b->n++, rx, first + used, end - used, now);
 		used = end;
 	}
 	if (b->n == 0)
@@ -124,6 +126,7 @@ static int receive(struct xp_worker *w, struct xp_port *in)
 		const struct xdp_desc *d = ring_desc(rx, first + i);
 
 		b->addr[i] = xp_desc_addr(d->addr);
+		b->headroom[i] = headroom_of(w->umem, b->addr[i]);
 		b->len[i] = (int32_t)d->len;
 		b->head_len[i] = (int32_t)d->len;
 		b->time_ns[i] = now;

@@ -20,6 +20,7 @@ struct before {
 	uint64_t tag;
 	struct xp_tx_metadata metadata;
 };
+_Static_assert(2 + sizeof(struct before) + VLAN_TAG <= FRAME_KEPT, "stages leave it room");
 
 /*
  * Note for packets where `where` is not 0 that the time at which they leave is wanted, and the number

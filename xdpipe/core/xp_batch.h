@@ -28,6 +28,10 @@ typedef struct xp_text {
 	uint32_t len;
 } xp_text_t;
 
+/* Where in the packet something is: it moves with the headers when a VLAN tag comes or goes
+ * (stages/set_vlan.c). */
+typedef int32_t xp_offset_t;
+
 typedef int xp_stage_fn(struct xp_batch *batch, void *state);
 
 /* Bytes of a TCP stream that come next in it, in a packet or kept from an earlier one. */
@@ -39,6 +43,7 @@ struct xp_piece {
 /* cdef end */
 
 #define XP_ABSENT 0x40000000
+#define XP_HEADROOM 64 /* bytes that are left free before each packet of a capture */
 #define XP_PIECES_KEPT 3 /* pieces from earlier packets in a batch, for each packet of its capacity */
 #define XP_TEXT_ROOM 4096 /* bytes of texts that a batch has, for each packet of its capacity */
 
@@ -82,6 +87,13 @@ struct xp_batch {
 #undef X
 };
 
+/*
+ * A packet grows at its start, into the headroom[i] bytes before it, which are nobody's: what takes n
+ * of them takes them from addr[i] and headroom[i] and adds them to len[i] and head_len[i], and moves
+ * what is in columns of xp_offset_t (stages/set_vlan.c). In a frame of the UMEM that is what the
+ * kernel keeps before a packet, but for the bytes that xdpipe uses itself (frames.h); captures and
+ * Batch.load leave XP_HEADROOM; elsewhere, where the bytes before a packet may be another's, it is 0.
+ */
 static inline uint8_t *xp_packet(const struct xp_batch *b, uint32_t i)
 {
 	return b->base + b->addr[i];

@@ -3,12 +3,15 @@
 from xdpipe.key import Flow, Prefix
 from xdpipe.stages.count import Count
 from xdpipe.stages.decap import Decap
+from xdpipe.stages.decrement_ttl import DecrementTtl
 from xdpipe.stages.headers import Headers
 from xdpipe.stages.histogram import Histogram
 from xdpipe.stages.http1 import Http1
 from xdpipe.stages.rate_limit import RateLimit
 from xdpipe.stages.record import Record
 from xdpipe.stages.sample import Sample
+from xdpipe.stages.set_addresses import SetAddresses
+from xdpipe.stages.set_vlan import SetVlan
 from xdpipe.stages.swap_addresses import SwapAddresses
 from xdpipe.stages.tcp_streams import TcpStreams
 from xdpipe.stages.tls import Tls
@@ -18,6 +21,7 @@ from xdpipe.stages.where import Where
 __all__ = [
     "Count",
     "Decap",
+    "DecrementTtl",
     "Flow",
     "Headers",
     "Histogram",
@@ -26,6 +30,8 @@ __all__ = [
     "RateLimit",
     "Record",
     "Sample",
+    "SetAddresses",
+    "SetVlan",
     "SwapAddresses",
     "TcpStreams",
     "Tls",

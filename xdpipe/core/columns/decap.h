@@ -9,9 +9,9 @@
 	X(tunnels, uint8_t, 4, 0, "Decap", "TUNNEL_*: their kinds, outermost first; else 0")       \
 	X(tunnel_id, uint32_t, 4, 0, "Decap",                                                      \
 	  "VNI of VXLAN and Geneve, key of GRE, TEID of GTP-U, session of ERSPAN; else 0")         \
-	X(inner, int32_t, 1, 0, "Decap",                                                           \
+	X(inner, xp_offset_t, 1, 0, "Decap",                                                           \
 	  "offset of the first header of the innermost packet that was reached; no tunnel: absent") \
-	X(outer_l3, int32_t, 1, 0, "Decap", "offset of the outermost IP header; no tunnel: absent") \
+	X(outer_l3, xp_offset_t, 1, 0, "Decap", "offset of the outermost IP header; no tunnel: absent") \
 	X(outer_src, uint8_t, 16, 0, "Decap", "source address of the outermost IP; no tunnel: 0")  \
 	X(outer_dst, uint8_t, 16, 0, "Decap", "destination of the outermost IP; no tunnel: 0")     \
 	X(decap_malformed, uint8_t, 1, 0, "Decap",                                                 \

@@ -8,10 +8,10 @@
 	X(malformed, uint8_t, 1, 0, "Headers",                                                     \
 	  "0, or MALFORMED_*: the first length or field that cannot be; headers are looked for in " \
 	  "the first frame alone")                                                                 \
-	X(l3, int32_t, 1, 0, "Headers", "offset of the IP header")                                 \
-	X(l4, int32_t, 1, 0, "Headers",                                                            \
+	X(l3, xp_offset_t, 1, 0, "Headers", "offset of the IP header")                             \
+	X(l4, xp_offset_t, 1, 0, "Headers",                                                        \
 	  "offset of the header behind IP and its extensions; absent in a later fragment")         \
-	X(payload, int32_t, 1, 0, "Headers",                                                       \
+	X(payload, xp_offset_t, 1, 0, "Headers",                                                       \
 	  "offset of the first byte behind TCP, UDP, ICMP, ICMPv6 or IGMP (else behind IP)")       \
 	X(payload_len, int32_t, 1, 0, "Headers",                                                   \
 	  "bytes of payload by the packet's own length fields, Ethernet padding excluded")         \

@@ -12,6 +12,8 @@
 	  "of these, bytes in its first frame: all, unless it came in several (jumbo packets)")    \
 	X(n_frames, uint8_t, 1, 0, "receive", "frames that it came in")                            \
 	X(more, uint32_t, 1, 0, "receive", "place of its second frame in the batch's list")        \
+	X(headroom, uint16_t, 1, 0, "receive",                                                     \
+	  "bytes before the packet that are free for headers which stages put before it")          \
 	X(verdict, uint8_t, 1, 1, "receive", "0 undecided, 1 DROP, 2 TX, 3 PASS, 4 FORWARD")       \
 	X(mark, uint32_t, 1, 1, "receive",                                                         \
 	  "a number that stages set and that others look for, as that of nftables; 0 at first")    \

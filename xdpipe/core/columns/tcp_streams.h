@@ -11,7 +11,7 @@
 	X(tcp_stream_dir, uint8_t, 1, 0, "TcpStreams",                                             \
 	  "0: from the end that opened the connection, 1: from the other")                         \
 	X(tcp_stream_told, uint8_t, 1, 0, "TcpStreams", "bits: what the packet did to its stream") \
-	X(tcp_data, int32_t, 1, 0, "TcpStreams",                                                   \
+	X(tcp_data, xp_offset_t, 1, 0, "TcpStreams",                                                   \
 	  "offset of the first byte that comes next in the stream; absent: the packet has none")   \
 	X(tcp_data_len, int32_t, 1, 0, "TcpStreams", "bytes there that come next in the stream")   \
 	X(tcp_pieces, uint32_t, 1, 0, "TcpStreams",                                                \

@@ -19,6 +19,16 @@
 enum { N_IPV4, N_IPV6, N_OTHER, N_TCP, N_UDP, N_ICMP, N_ICMP6, N_IGMP, N_ARP, N_VLAN, N_MPLS, N_PPPOE,
        N_LLC, N_SNAP, N_FRAGMENTS, N_PARTIAL_CHECKSUM, N_MALFORMED };
 
+/* The flow_hash that packet i, which has an IP header, has by its other columns. */
+uint32_t xp_flow_hash(const struct xp_batch *b, uint32_t i)
+{
+	address src = native(b->src + 16 * (size_t)i), dst = native(b->dst + 16 * (size_t)i);
+
+	if (b->flags[i] & XP_FLAG_FRAGMENT)
+		return flow_hash(src, dst, 0, 0);
+	return flow_hash(src, dst, (uint32_t)b->l4_sport[i] << 16 | b->l4_dport[i], b->ip_proto[i]);
+}
+
 /* Flags that most packets have; these are counted over the whole column. */
 #define COMMON (XP_FLAG_IPV4 | XP_FLAG_IPV6 | XP_FLAG_TCP | XP_FLAG_UDP)
 

@@ -5,7 +5,11 @@
 #include "xp_batch.h"
 
 /* cdef begin */
-int xp_stage_swap_addresses(struct xp_batch *batch, void *state); /* struct xp_counts_state */
+struct xp_swap_addresses_state {
+	uint64_t *counters; /* swapped, left_alone */
+	int64_t only;       /* packets with this mark; -1: all */
+};
+int xp_stage_swap_addresses(struct xp_batch *batch, void *state);
 /* cdef end */
 
 #endif

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef XP_STAGE_DECREMENT_TTL_H
+#define XP_STAGE_DECREMENT_TTL_H
+
+#include "xp_batch.h"
+
+/* cdef begin */
+struct xp_decrement_ttl_state {
+	uint64_t *counters; /* decremented, expired, left_alone */
+	int64_t only;       /* packets with this mark; -1: all */
+	uint8_t by;
+	uint8_t expired; /* verdict of packets whose TTL does not suffice; XP_UNDECIDED: none */
+};
+int xp_stage_decrement_ttl(struct xp_batch *batch, void *state);
+/* cdef end */
+
+#endif

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef XP_STAGE_SET_ADDRESSES_H
+#define XP_STAGE_SET_ADDRESSES_H
+
+#include "xp_batch.h"
+
+/* cdef begin */
+enum xp_end { XP_SRC, XP_DST };
+
+/* An address to be: (what it was & keep) | set. Of IPv4 the first 4 bytes. */
+struct xp_new_address {
+	uint32_t wanted;
+	uint8_t keep[16];
+	uint8_t set[16];
+};
+
+struct xp_set_addresses_state {
+	uint64_t *counters; /* set, partly, left_alone */
+	int64_t only;       /* packets with this mark; -1: all */
+	/* each by enum xp_end */
+	uint32_t mac_wanted[2];
+	uint8_t mac[2][6];
+	struct xp_new_address ipv4[2];
+	struct xp_new_address ipv6[2];
+	uint32_t port_wanted[2];
+	uint8_t port[2][2]; /* as in the packet */
+};
+int xp_stage_set_addresses(struct xp_batch *batch, void *state);
+/* cdef end */
+
+#endif
