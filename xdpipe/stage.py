@@ -76,8 +76,11 @@ class Stage(ABC):
 class NativeStage(Stage):
     """A stage that is a C function over the batch; consecutive ones run as one call."""
 
-    recording: Recording | None = None
-    """What is written of the packets that come by: of a stage Record."""
+    recording: Recording | FlowRecording | None = None
+    """What is written of what comes by: of a stage Record or FlowMeter."""
+
+    idles: ClassVar[bool] = False
+    """Whether it also runs on an empty batch, now and then, while no packet comes."""
 
     function: ClassVar[str]
     """Its name in the core: `int function(struct xp_batch *, void *state)`."""

@@ -114,6 +114,8 @@ class Worker:
                 "stages": self.chain.c_stages,
                 "n_stages": self.chain.n_lead,
                 "default_verdict": pipeline.default,
+                "idle": self.chain.c_idle,
+                "n_idle": len(self.chain.c_idle),
                 "spin_us": assignment.spin_us,
                 "always_wake": not assignment.need_wakeup,
                 "busy_poll": assignment.busy_poll,

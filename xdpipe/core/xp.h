@@ -181,6 +181,8 @@ struct xp_worker {
 	struct xp_batch *batch;
 	struct xp_stage *stages;  /* the native stages at the head of the chain, */
 	uint32_t n_stages;        /* which xp_cycle runs itself */
+	struct xp_stage **idle;   /* the stages that run on an empty batch when no packet has come */
+	uint32_t n_idle;
 	uint32_t default_verdict; /* for packets that no stage decided */
 	uint32_t spin_us;         /* look at an empty rx ring for so long before poll */
 	uint32_t always_wake;     /* bound without need_wakeup: the rings do not say when to */
@@ -267,6 +269,7 @@ const uint8_t *xp_batch_texts(const struct xp_batch *b);
 uint32_t xp_batch_n_text(const struct xp_batch *b);
 void xp_batch_set_port(struct xp_batch *b, uint32_t port, uint32_t n_ports);
 void xp_batch_set_n(struct xp_batch *b, uint32_t n);
+void xp_batch_none(struct xp_batch *b, uint64_t now_ns);
 void *xp_batch_column(struct xp_batch *b, uint32_t column);
 void xp_batch_whole(struct xp_batch *b);
 void xp_batch_may_be_partial(struct xp_batch *b);
