@@ -19,7 +19,7 @@ from xdpipe.errors import XdpipeError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from xdpipe.recording import Recording
+    from xdpipe.recording import Files
 
 BLOCK = 1 << 20
 """Bytes that are written at once, when there are so many."""
@@ -94,7 +94,7 @@ class FileStream(ABC):
     def __init__(
         self,
         ring: BlockRing,
-        files: Recording,
+        files: Files,
         prefix: str,
         directory: int,
         disk: Disk,
@@ -149,6 +149,9 @@ class FileStream(ABC):
     @abstractmethod
     def complete(self, file: File) -> None:
         """End a file, all of which is written; close it."""
+
+    def finish(self) -> None:  # noqa: B027 - most have nothing else
+        """Have what is left come onto the ring, as far as it has room; no worker writes now."""
 
     # Files
 

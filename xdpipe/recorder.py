@@ -3,6 +3,10 @@
 Started by the supervisor, never by hand. It reads rings of blocks that the workers fill, and writes
 them to files as they lie, in large pieces, several under way. It has no privilege; the directories
 come as descriptors. When the supervisor is gone it writes what is there, and ends.
+
+Another process of the same kind writes the records of stages FlowMeter: making text of them takes
+time that captures do not have. At the end it also has the flows told that are left in their
+tables, so that they are not lost with their workers either.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from xdpipe.errors import XdpipeError
 from xdpipe.file_stream import BLOCK, File, FileStream
 from xdpipe.pcapng import MAX_SNAPLEN, Interface, head, statistics
 from xdpipe.privilege import drop_all, find_user, outlive_parent, renounce
-from xdpipe.recording import Recording
+from xdpipe.recording import FlowRecording, Recording, from_dict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -121,9 +125,12 @@ class Recorder:
         """Write what there is, as far as that is possible, and end the files."""
         for stream in self._streams:
             stream.retry()
+            stream.finish()
         self.turn(time.monotonic(), flush=True)
         while not all(stream.idle for stream in self._streams) and time.monotonic() < deadline:
             select.select([self._disk], [], [], _LOOK_S)
+            for stream in self._streams:
+                stream.finish()
             self.turn(time.monotonic(), flush=True)
         for stream in self._streams:
             stream.close()
@@ -132,8 +139,8 @@ class Recorder:
 def _stream(
     control: Control, body: Any, fds: list[int], disk: Disk, n_under_way_max: int
 ) -> FileStream:
-    """Make a stream; its descriptors come first: of ring and directory."""
-    recording = Recording.from_dict(body["recording"])
+    """Make a stream; its descriptors come first: of ring, directory and, of flows, their table."""
+    recording = from_dict(body["recording"])
     ring = BlockRing(recording.ring_bytes, fds.pop(0), populate=True)
     directory = fds.pop(0)
     if not os.access(f"/proc/self/fd/{directory}", os.W_OK | os.X_OK, effective_ids=True):
@@ -146,6 +153,12 @@ def _stream(
         with contextlib.suppress(ControlClosed):  # nobody hears it, but it is written all the same
             control.send("told", text)
 
+    if isinstance(recording, FlowRecording):
+        from xdpipe.flow_stream import FlowStream  # which captures do not need
+
+        return FlowStream(
+            ring, recording, body["prefix"], directory, fds.pop(0), disk, tell, n_under_way_max
+        )
     interfaces = [Interface(**interface) for interface in body["interfaces"]]
     return Stream(
         ring, recording, body["prefix"], directory, interfaces, disk, tell, n_under_way_max

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from xdpipe.core._core import ffi, lib
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from xdpipe.batch import Batch
-    from xdpipe.recording import Recording
+    from xdpipe.recording import FlowRecording, Recording
     from xdpipe.stage_sets import StageSet
 
 PACKETS: int = lib.XP_STAGE_PACKETS
@@ -64,6 +65,14 @@ class Stage(ABC):
         Called off the hot path: when the pipeline ends, and when someone asks for its status.
         """
         return {}
+
+    @contextmanager
+    def offline(self) -> Iterator[Callable[[], None]]:
+        """Surround a check of a capture; what is yielded is called after each batch.
+
+        For stages that have files written by others where a pipeline runs; off the hot path.
+        """
+        yield lambda: None
 
     def join(self, earlier: Sequence[Stage]) -> None:  # noqa: B027 - most need not know
         """Learn which stages come before it in its chain, to fit itself to them; before bind."""

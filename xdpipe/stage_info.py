@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from xdpipe.recording import Recording
+from xdpipe.recording import FlowRecording, Recording, from_dict
 from xdpipe.stage import ERRORS, NS, OWN, PACKETS
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ class StageInfo:
     name: str
     native: bool
     counters: tuple[str, ...]
-    recording: Recording | None = None
-    """Of a stage Record: what it declares."""
+    recording: Recording | FlowRecording | None = None
+    """Of a stage that has files written: what it declares."""
 
     @property
     def n_counts(self) -> int:
@@ -35,7 +35,7 @@ class StageInfo:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> StageInfo:
         """Undo to_dict."""
-        recording = data["recording"] and Recording.from_dict(data["recording"])
+        recording = data["recording"] and from_dict(data["recording"])
         return cls(data["name"], data["native"], tuple(data["counters"]), recording)
 
 

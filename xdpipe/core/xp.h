@@ -322,10 +322,10 @@ struct xp_blocks *xp_blocks_map(int fd, uint64_t size, int populate);
 void xp_blocks_unmap(struct xp_blocks *blocks);
 void xp_blocks_attach(struct xp_blocks *blocks);
 uint64_t xp_blocks_attached(const struct xp_blocks *blocks);
+uint64_t xp_blocks_produced(const struct xp_blocks *blocks);
 uint64_t xp_blocks_packets(const struct xp_blocks *blocks);
 uint64_t xp_blocks_lost(const struct xp_blocks *blocks);
 struct xp_blocks_at xp_blocks_position(const struct xp_blocks *blocks);
-uint64_t xp_blocks_produced(const struct xp_blocks *blocks);
 int64_t xp_blocks_peek(const struct xp_blocks *blocks, uint64_t from, uint8_t **data);
 uint64_t xp_blocks_whole(const uint8_t *data, uint64_t n, uint64_t max_bytes, uint64_t max_packets,
 			 uint64_t *packets);
