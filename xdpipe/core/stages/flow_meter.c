@@ -14,18 +14,21 @@
  */
 #include "flow_table.h"
 
-#define GROUP 32
+#define AHEAD 16	/* a packet's key is made so many packets before it is counted; */
+#define HEAD_CAME 5	/* so many behind that, the head of its chain has been fetched, */
+#define FIRST_CAME 10	/* and the first flow of that */
 #define SWEEP_MOST 8192 /* flows that the sweep passes in one batch, some 30 us, */
 #define IDLE_SWEEP_MOST 65536 /* and when no packet came */
 
 enum { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_ACK = 16 };
 
-/* A packet that is to be counted. */
+/* What a packet is to be counted by. */
 struct packet {
 	struct xp_flow_key key;
 	uint64_t hash;
-	uint32_t number; /* in the batch */
-	int from_high;	 /* the high end sent it */
+	uint32_t number;   /* in the batch */
+	uint8_t metered;   /* it is to be */
+	uint8_t from_high; /* the high end sent it */
 };
 
 /* The type that answers, or that this one answers; or the same, where there is no such pair. */
@@ -102,9 +105,42 @@ static int is_same(const struct xp_flow_key *a, const struct xp_flow_key *b)
 		(a->low[0] ^ b->low[0]) | (a->high[0] ^ b->high[0])) == 0;
 }
 
+static uint32_t *head_of(const struct xp_flow_meter_state *s, uint64_t hash)
+{
+	return s->heads + (hash & s->table->head_mask);
+}
+
+/* Have both cache lines of a flow fetched. */
+static void fetch(const struct xp_flow_meter_state *s, uint32_t flow)
+{
+	const uint8_t *f = (const uint8_t *)xp_flow_at(s, flow);
+
+	__builtin_prefetch(f, 1);
+	__builtin_prefetch(f + 64, 1);
+}
+
+/* The head has come: fetch the first flow of the chain. */
+static void fetch_first(const struct xp_flow_meter_state *s, const struct packet *packet)
+{
+	if (packet->metered)
+		fetch(s, *head_of(s, packet->hash));
+}
+
+/* That has come, too: if it is another one, fetch the next. */
+static void fetch_next(const struct xp_flow_meter_state *s, const struct packet *packet)
+{
+	const struct xp_flow *f;
+
+	if (!packet->metered)
+		return;
+	f = xp_flow_at(s, *head_of(s, packet->hash));
+	if (!is_same(&f->key, &packet->key))
+		fetch(s, f->next);
+}
+
 static uint32_t find(const struct xp_flow_meter_state *s, const struct packet *packet)
 {
-	uint32_t flow = s->heads[packet->hash & s->table->head_mask];
+	uint32_t flow = *head_of(s, packet->hash);
 
 	while (flow && !is_same(&xp_flow_at(s, flow)->key, &packet->key))
 		flow = xp_flow_at(s, flow)->next;
@@ -262,30 +298,23 @@ static void look_at_clock(struct xp_flow_table *t, const struct xp_batch *b)
 int xp_stage_flow_meter(struct xp_batch *b, void *state)
 {
 	struct xp_flow_meter_state *s = state;
-	struct packet group[GROUP];
+	struct packet ahead[AHEAD];
 
 	if (b->n || b->now_ns)
 		look_at_clock(s->table, b);
 	s->looks = SWEEP_MOST;
-	for (uint32_t first = 0; first < b->n; first += GROUP) {
-		uint32_t end = first + GROUP < b->n ? first + GROUP : b->n;
-		uint32_t n = 0;
+	for (uint32_t i = 0; i < b->n + AHEAD; i++) {
+		struct packet *packet = ahead + i % AHEAD;
 
-		for (uint32_t i = first; i < end; i++) {
-			if (!make_key(s, b, i, group + n))
-				continue;
-			__builtin_prefetch(s->heads + (group[n].hash & s->table->head_mask));
-			n++;
-		}
-		for (uint32_t k = 0; k < n; k++) {
-			uint32_t flow = s->heads[group[k].hash & s->table->head_mask];
-			const uint8_t *f = (const uint8_t *)xp_flow_at(s, flow);
-
-			__builtin_prefetch(f, 1);
-			__builtin_prefetch(f + 64, 1);
-		}
-		for (uint32_t k = 0; k < n; k++)
-			meter(s, b, group + k);
+		if (i >= AHEAD && packet->metered)
+			meter(s, b, packet);
+		packet->metered = i < b->n && make_key(s, b, i, packet);
+		if (packet->metered)
+			__builtin_prefetch(head_of(s, packet->hash));
+		if (i >= HEAD_CAME)
+			fetch_first(s, ahead + (i - HEAD_CAME) % AHEAD);
+		if (i >= FIRST_CAME)
+			fetch_next(s, ahead + (i - FIRST_CAME) % AHEAD);
 	}
 	xp_flows_sweep(s, b->n ? SWEEP_MOST : IDLE_SWEEP_MOST);
 	return 0;
