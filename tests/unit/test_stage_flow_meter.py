@@ -1,6 +1,8 @@
 """FlowMeter: what a flow is, when it ends and why, and exactly what is told of it."""
 
 import ctypes
+import mmap
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -24,12 +26,14 @@ from test_multi_buffer import Queue, cut
 
 import xdpipe.core
 from guard_page import GuardedBatch
-from xdpipe.batch import COLUMNS
+from xdpipe.batch import COLUMNS, Batch
+from xdpipe.block_ring import BlockRing, ring_size
 from xdpipe.chain import Chain, ChainError
 from xdpipe.core._core import ffi, lib
 from xdpipe.errors import XdpipeError
-from xdpipe.flow_records import record_dtype, rows
-from xdpipe.flow_table import record_bytes, table_bytes
+from xdpipe.flow_records import record_dtype, rows, to_ndjson
+from xdpipe.flow_table import FlowTable, record_bytes, table_bytes
+from xdpipe.process import shared_memory
 from xdpipe.stages import FlowMeter, Headers
 
 ENDED = {"idle": 0, "active": 0, "ended": 0, "forced": 0, "resources": 0}
@@ -702,3 +706,40 @@ def test_numpy_sees_records_as_the_core_writes_them() -> None:
     options = FlowMeter().options
     assert record_dtype(options).itemsize == record_bytes(options) == 112
     assert rows(np.zeros(0, record_dtype(options)), options) == []
+
+
+def test_a_table_of_nonsense_harms_nobody_who_goes_on_with_it() -> None:
+    """A worker that was taken over can write anything there: the next one and the recorder live."""
+    rng = np.random.default_rng(1)
+    options = FlowMeter(n_flows=500, idle_s=10, labels=()).options
+    size = table_bytes(options)
+    for round_ in range(30):
+        fd = shared_memory("flows", size)
+        ring = BlockRing(ring_size(200 * record_bytes(options)))
+        known = FlowTable(options, ring, fd)
+        memory = mmap.mmap(fd, size)
+        raw = np.frombuffer(memory, np.uint8)
+        whole = 8 + ffi.sizeof("struct xp_flow_options")  # who goes on looks for these
+        raw[whole:] = rng.integers(0, 256, size - whole, np.uint8)
+        if round_ % 2:
+            raw[whole : whole + 80] = 0xFF
+        stage = FlowMeter(n_flows=500, idle_s=10)
+        stage.serve(BlockRing(ring.size, os.dup(ring.fd)), fd)
+        batch = Batch(mmap.mmap(-1, 1 << 20), 256)
+        chain = Chain([Headers(), stage], batch)
+        for second in range(40):
+            batch.load([quick(port) for port in range(round_, round_ + 256)], second * S)
+            chain.run()
+        left = FlowTable(options, BlockRing(ring.size, os.dup(ring.fd)), fd)
+        for _ in range(10):
+            position = ring.position
+            data, n = ring.peek_records(position.consumer, record_bytes(options), 1 << 40)
+            records = np.frombuffer(bytes(data), record_dtype(options), n)
+            assert len(to_ndjson(records, options).splitlines()) == n
+            ring.release(position._replace(consumer=position.consumer + len(data)))
+            if not left.finish(1000):
+                break
+        assert left.n_now == 0
+        assert known.n_bytes == size
+        ring.close()
+        os.close(fd)

@@ -60,7 +60,7 @@ uint64_t xp_flows_bytes(const struct xp_flow_options *options)
 
 static uint32_t *head_of(const struct xp_flow_meter_state *s, uint64_t hash)
 {
-	return s->heads + (hash & s->table->head_mask);
+	return s->heads + (hash & s->head_mask);
 }
 
 static void link_flow(struct xp_flow_meter_state *s, uint32_t flow, uint64_t hash)
@@ -351,25 +351,49 @@ uint32_t xp_flow_new(struct xp_flow_meter_state *s, const struct xp_flow_key *ke
 	return flow;
 }
 
+/* Forget all chains and the list of free entries; those in use stay as they are. */
+static void forget_places(struct xp_flow_meter_state *s)
+{
+	memset(s->heads, 0, (s->head_mask + 1ull) * sizeof(*s->heads));
+	s->table->free = s->table->hand = 0;
+}
+
+/* How many entries may be in use, as far as that can be: who has written it may have been hostile. */
+static uint32_t n_entries(const struct xp_flow_meter_state *s)
+{
+	uint32_t n = *(const volatile uint32_t *)&s->table->n_ever;
+
+	return n <= s->options.n_flows ? n : s->options.n_flows;
+}
+
 /*
  * End up to n flows that are left, as forced unless they were over anyway; for when no packet comes any
- * more. Returns how many flows are still there: some, where the ring is full or n was too few.
+ * more. Returns how many flows are still there: some, where the ring is full or n was too few, and it is
+ * to be called again before the table is used for anything else. No chain is followed, so that what
+ * a worker has left in one leads nowhere.
  */
 uint32_t xp_flows_finish(struct xp_flow_meter_state *s, uint32_t n)
 {
-	struct xp_flow_table *t = s->table;
+	uint32_t end = n_entries(s), left = 0;
 
-	for (uint32_t flow = 1; flow <= t->n_ever && n; flow++) {
+	for (uint32_t flow = 1; flow <= end; flow++) {
 		const struct xp_flow *f = xp_flow_at(s, flow);
 
 		if (!f->state)
 			continue;
-		if (s->ring && !xp_blocks_have_room(s->ring, s->record_bytes))
-			break;
-		end_flow(s, flow, ending(s, f, XP_FLOW_FORCED));
+		if (!n || (s->ring && !xp_blocks_have_room(s->ring, s->record_bytes))) {
+			left++;
+			continue;
+		}
+		tell(s, flow, ending(s, f, XP_FLOW_FORCED), 0);
 		n--;
 	}
-	return t->n_now;
+	if (!left) {
+		forget_places(s);
+		s->table->n_ever = 0;
+	}
+	s->table->n_now = left;
+	return left;
 }
 
 uint32_t xp_flows_now(const struct xp_flow_meter_state *s)
@@ -392,20 +416,22 @@ static int is_of(const struct xp_flow_table *t, const struct xp_flow_options *op
 {
 	return t->magic == MAGIC && t->options.n_flows == options->n_flows &&
 	       t->options.n_labels == options->n_labels &&
-	       t->options.label_bytes == options->label_bytes && t->n_ever <= options->n_flows;
+	       t->options.label_bytes == options->label_bytes;
 }
 
 /* Go on with the flows that another process has left, which may have died anywhere. */
 static void adopt(struct xp_flow_meter_state *s)
 {
 	struct xp_flow_table *t = s->table;
+	uint32_t exporting = *(volatile uint32_t *)&t->exporting;
 
-	if (t->exporting && t->exporting <= t->n_ever && s->ring &&
+	if (exporting && exporting <= s->options.n_flows && s->ring &&
 	    (int64_t)(xp_blocks_produced(s->ring) - t->exporting_at) > 0)
-		settle(xp_flow_at(s, t->exporting), (int)t->exporting_keeps);
+		settle(xp_flow_at(s, exporting), (int)t->exporting_keeps);
 	t->exporting = 0;
-	memset(s->heads, 0, (t->head_mask + 1ull) * sizeof(*s->heads));
-	t->n_now = t->free = t->hand = 0;
+	forget_places(s);
+	t->n_now = 0;
+	t->n_ever = n_entries(s);
 	for (uint32_t flow = t->n_ever; flow; flow--) {
 		struct xp_flow *f = xp_flow_at(s, flow);
 
@@ -435,6 +461,7 @@ int64_t xp_flows_open(struct xp_flow_meter_state *s, void *memory, uint64_t size
 		return -1;
 	s->label_stride = label_stride(&s->options);
 	s->record_bytes = (uint32_t)sizeof(struct xp_flow_record) + s->label_stride;
+	s->head_mask = (uint32_t)(n_heads(&s->options) - 1);
 	s->table = t;
 	at += padded(sizeof(*t), PAGE);
 	s->heads = (uint32_t *)at;
@@ -444,7 +471,6 @@ int64_t xp_flows_open(struct xp_flow_meter_state *s, void *memory, uint64_t size
 	known = is_of(t, &s->options);
 	if (!known)
 		memset(t, 0, sizeof(*t));
-	t->head_mask = (uint32_t)(n_heads(&s->options) - 1);
 	t->options = s->options;
 	memcpy(t->key, key, sizeof(t->key));
 	if (known)

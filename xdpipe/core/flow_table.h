@@ -54,7 +54,6 @@ struct xp_flow_table {
 	uint32_t n_ever;    /* flows 1 to n_ever have been used at some time */
 	uint32_t n_now;
 	uint32_t free;
-	uint32_t head_mask;
 };
 
 static inline struct xp_flow *xp_flow_at(const struct xp_flow_meter_state *s, uint32_t flow)

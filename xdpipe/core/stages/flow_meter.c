@@ -107,7 +107,7 @@ static int is_same(const struct xp_flow_key *a, const struct xp_flow_key *b)
 
 static uint32_t *head_of(const struct xp_flow_meter_state *s, uint64_t hash)
 {
-	return s->heads + (hash & s->table->head_mask);
+	return s->heads + (hash & s->head_mask);
 }
 
 /* Have both cache lines of a flow fetched. */

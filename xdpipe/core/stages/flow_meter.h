@@ -70,6 +70,7 @@ struct xp_flow_meter_state {
 	uint32_t looks; /* flows that may still be looked at in this batch, to make room */
 	uint32_t record_bytes;
 	uint32_t label_stride;
+	uint32_t head_mask;
 	/* in memory that may outlive the process */
 	struct xp_flow_table *table;
 	uint32_t *heads;
