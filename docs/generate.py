@@ -11,8 +11,14 @@ from xdpipe.batch import COLUMNS, ENUMS
 from xdpipe.cli import main as cli
 from xdpipe.core._core import ffi, lib
 from xdpipe.ledger import VERDICTS
+from xdpipe.stage import Stage
 
 CONTEXT = click.Context(cli)
+NEEDS = {
+    **dict.fromkeys(("Count", "Histogram", "RateLimit", "Top"), "the columns that it is given"),
+    "Sample": "per flow `flow_hash`",
+}
+"""Of stages whose arguments say what they require."""
 REFERENCE = Path(__file__).parent / "reference.md"
 COLUMNS_FILE = Path(__file__).parents[1] / "xdpipe" / "columns.py"
 
@@ -70,9 +76,11 @@ def shipped_stages() -> str:
     rows = []
     for name in stages.__all__:
         stage = getattr(stages, name)
+        if not issubclass(stage, Stage):
+            continue  # what stages are given, such as Prefix
         first = stage.__doc__.splitlines()[0]
         own = ", ".join(f"`{counter}`" for counter in stage.counters)
-        needs = ", ".join(f"`{column}`" for column in stage.requires) or "nothing"
+        needs = ", ".join(f"`{column}`" for column in stage.requires) or NEEDS.get(name, "nothing")
         rows.append([f"`{name}`", first, needs, own])
     return _table(["stage", "what it does", "requires", "counters"], rows)
 

@@ -12,7 +12,32 @@ import pytest
 
 FIELDS = (
     "frame.protocols",
+    "ip.src",
+    "ipv6.src",
+    "tcp.stream",
+    "tcp.srcport",
+    "tcp.dstport",
+    "tcp.seq_raw",
+    "tcp.flags",
+    "tcp.len",
+    "tcp.payload",
     "_ws.malformed",
+    "tls.record.content_type",
+    "tls.handshake.type",
+    "tls.handshake.version",
+    "tls.handshake.ciphersuite",
+    "tls.handshake.extensions_server_name",
+    "tls.handshake.extensions_alpn_str",
+    "tls.handshake.extension.type",
+    "tls.handshake.extensions.supported_version",
+    "tls.handshake.sig_hash_alg",
+    "tls.alert_message.level",
+    "tls.alert_message.desc",
+    "http.request.method",
+    "http.request.uri",
+    "http.host",
+    "http.response.code",
+    "http.content_length_header",
 )
 """All fields that any test asks for: each capture is dissected once, for all of them."""
 
@@ -20,6 +45,7 @@ BETWEEN_FIELDS, BETWEEN_VALUES = "\x1f", "\x1e"
 OPTIONS = (
     # each packet by itself: what xdpipe sees of a fragment is what came in it
     "-o", "ip.defragment:FALSE", "-o", "ipv6.defragment:FALSE",
+    "-o", "tcp.reassemble_out_of_order:TRUE",
 )  # fmt: skip
 
 

@@ -21,7 +21,9 @@ Mask = NDArray[np.bool_]
 ABSENT: int = lib.XP_ABSENT
 """The offset of a header that is not there; a load through it is out of bounds."""
 
-_TEXT = np.dtype([("at", np.uint32), ("len", np.uint32)])
+TEXT = np.dtype([("at", np.uint32), ("len", np.uint32)])
+"""A text, as columns and tables hold it: Batch.text gives it."""
+
 _WIDTHS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
@@ -39,7 +41,7 @@ class Column:
         type_name = _text(entry.type).removesuffix("_t")
         self.text = type_name == "xp_text"
         """Whether it is a text: `at` and `len` say where; Batch.text gives it."""
-        self.dtype = _TEXT if self.text else np.dtype(type_name)
+        self.dtype = TEXT if self.text else np.dtype(type_name)
         self.width = int(entry.width)
         self.writable = bool(entry.writable)
         self.provider = _text(entry.provider)
@@ -184,23 +186,40 @@ class Batch(BatchColumns):
         lib.xp_load_bytes(self.c, offsets, step, ffi.from_buffer("uint8_t[]", out), width)
         return out
 
-    def text(self, column: str, where: Mask | None = None) -> list[str]:
+    def text(self, column: str | NDArray[Any], where: Mask | None = None) -> list[str]:
         r"""Return a column of texts (see `Column.text`) as Python strings; costs per packet.
 
         Args:
-            column: its name, such as "dns_name".
+            column: its name, such as "dns_name"; or an array of TEXT that a stage gives.
             where: bool[n], of which packets; None: all.
 
         Returns:
             One string for each; "" where there is none. What is not ASCII stands as \xNN.
         """
-        rows = getattr(self, column)
-        if not COLUMNS[column].text:
+        return [raw.decode("ascii", "backslashreplace") for raw in self._texts(column, where)]
+
+    def numbers(
+        self, column: str | NDArray[Any], where: Mask | None = None
+    ) -> list[NDArray[np.uint16]]:
+        """Return a column of lists of numbers, such as "tls_ciphers"; costs per packet.
+
+        Args:
+            column: its name.
+            where: bool[n], of which packets; None: all.
+
+        Returns:
+            For each packet a copy of its list: uint16, in host order; an empty one for none.
+        """
+        return [np.frombuffer(raw, ">u2").astype(np.uint16) for raw in self._texts(column, where)]
+
+    def _texts(self, column: str | NDArray[Any], where: Mask | None) -> list[bytes]:
+        rows = getattr(self, column) if isinstance(column, str) else column
+        if rows.dtype != TEXT:
             raise ValueError(f"{column} is no column of texts")
         if where is not None:
             rows = rows[where]
         texts = ffi.buffer(lib.xp_batch_texts(self.c), lib.xp_batch_n_text(self.c))
-        return [texts[at : at + n].decode("ascii", "backslashreplace") for at, n in rows.tolist()]
+        return [texts[at : at + n] for at, n in rows.tolist()]
 
     # Stores: big-endian, in place in the frames, only where the value lies wholly in the packet.
 
@@ -387,6 +406,16 @@ class Batch(BatchColumns):
             lib.xp_batch_read(self.c, index % len(self), ffi.from_buffer(copy), length)
             return memoryview(copy).toreadonly()
         return memoryview(ffi.buffer(self._base + start, length))
+
+    def stream(self, index: int) -> list[tuple[int, bytes]]:
+        """Return what comes next in its TCP stream with packet `index`, behind `TcpStreams`.
+
+        Returns:
+            (bytes before it that were given up, bytes), in order; [] for nothing. Copies.
+        """
+        pieces = lib.xp_batch_pieces(self.c) + int(self.tcp_pieces[index])
+        n = int(self.tcp_n_pieces[index])
+        return [(pieces[k].lost, bytes(ffi.buffer(pieces[k].p, pieces[k].n))) for k in range(n)]
 
     def load(self, packets: Iterable[bytes], time_ns: int = 0) -> None:
         """Fill the batch with these packets, one behind the other from the memory's start.

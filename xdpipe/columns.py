@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,3 +50,35 @@ class BatchColumns:
         icmp_type: NDArray[np.uint8]
         icmp_code: NDArray[np.uint8]
         flow_hash: NDArray[np.uint32]
+        tcp_stream: NDArray[np.uint32]
+        tcp_stream_id: NDArray[np.uint32]
+        tcp_stream_dir: NDArray[np.uint8]
+        tcp_stream_told: NDArray[np.uint8]
+        tcp_data: NDArray[np.int32]
+        tcp_data_len: NDArray[np.int32]
+        tcp_pieces: NDArray[np.uint32]
+        tcp_n_pieces: NDArray[np.uint16]
+        tls_record_type: NDArray[np.uint8]
+        tls_record_version: NDArray[np.uint16]
+        tls_record_len: NDArray[np.uint16]
+        tls_n_records: NDArray[np.uint16]
+        tls_alert: NDArray[np.uint16]
+        tls_hello: NDArray[np.uint8]
+        tls_malformed: NDArray[np.uint8]
+        tls_version: NDArray[np.uint16]
+        tls_legacy_version: NDArray[np.uint16]
+        tls_cipher: NDArray[np.uint16]
+        tls_sni: NDArray[Any]
+        tls_alpn: NDArray[Any]
+        tls_ciphers: NDArray[Any]
+        tls_extensions: NDArray[Any]
+        tls_ja4: NDArray[Any]
+        http_kind: NDArray[np.uint8]
+        http_n_messages: NDArray[np.uint16]
+        http_malformed: NDArray[np.uint8]
+        http_version: NDArray[np.uint8]
+        http_status: NDArray[np.uint16]
+        http_content_length: NDArray[np.int64]
+        http_method: NDArray[Any]
+        http_target: NDArray[Any]
+        http_host: NDArray[Any]

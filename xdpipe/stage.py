@@ -59,6 +59,10 @@ class Stage(ABC):
         if self._counts is not None:
             self._counts[OWN + place] += int(n)
 
+    def counted(self, counter: str) -> int:
+        """Return what one of the stage's own counters says; outside a chain 0."""
+        return 0 if self._counts is None else self._counts[OWN + self.counters.index(counter)]
+
     def report(self) -> Mapping[str, Any]:
         """Return what is worth showing besides counters, as JSON can hold it; {} for nothing.
 

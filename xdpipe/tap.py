@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from xdpipe.core._core import ffi, lib
 from xdpipe.errors import XdpipeError
+from xdpipe.filter_program import FilterProgram
 from xdpipe.pcapng import packet_options
 from xdpipe.verdict import Verdict
 
@@ -22,9 +22,6 @@ LEAVING: int = lib.XP_TAP_LEAVING
 TAPS_MAX: int = lib.XP_TAPS_MAX
 _XDP_ACTIONS = {Verdict.DROP: 1, Verdict.PASS: 2, Verdict.TX: 3, Verdict.FORWARD: 4}
 """enum xdp_action of linux/bpf.h; what XDP sends out of another interface is redirected."""
-_LIBPCAP = ("libpcap.so.0.8", "libpcap.so.1")
-_INSTRUCTION = struct.Struct("=HBBI")
-"""struct bpf_insn."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +77,7 @@ class Tap:
         self, order: TapOrder, ring: BlockRing, stages: Sequence[str], queue: int, n_ports: int
     ) -> None:
         self.ring = ring
-        program = b"".join(_INSTRUCTION.pack(*insn) for insn in order.program)
-        self._program = ffi.new("uint8_t[]", program) if program else ffi.NULL
+        self._program = FilterProgram(order.program) if order.program else None
         self._options = self._option_at = ffi.NULL
         if order.told:
             blobs = _options(stages, queue)
@@ -99,8 +95,8 @@ class Tap:
                 "snaplen": order.snaplen,
                 "interface": order.interface,
                 "n_ports": n_ports,
-                "program": self._program,
-                "run_program": _bpf_filter(program) if program else ffi.NULL,
+                "program": self._program.c if self._program else ffi.NULL,
+                "run_program": self._program.run if self._program else ffi.NULL,
                 "options": self._options,
                 "option_at": self._option_at,
                 "n_verdicts": len(Verdict),
@@ -120,28 +116,6 @@ def _options(stages: Sequence[str], queue: int) -> list[bytes]:
         )
         for verdict in sorted(Verdict) for by in who
     ]  # fmt: skip
-
-
-def _bpf_filter(program: bytes) -> Any:
-    """Return libpcap's bpf_filter, which runs this program without looking whether it is one.
-
-    By ctypes, since the worker's queue fills up meanwhile: the binding that compiles filters takes
-    fifty times as long to import.
-    """
-    import ctypes  # 5 ms, which a supervisor need not spend
-
-    for name in _LIBPCAP:
-        try:
-            libpcap = ctypes.CDLL(name)
-            break
-        except OSError:
-            continue
-    else:
-        raise XdpipeError(f"libpcap is missing ({_LIBPCAP[0]}); apt-get install libpcap0.8")
-    if not libpcap.bpf_validate(program, len(program) // _INSTRUCTION.size):
-        raise XdpipeError("the tap's filter is no valid program of classic BPF")
-    address = ctypes.cast(libpcap.bpf_filter, ctypes.c_void_p).value
-    return ffi.cast("xp_bpf_filter_fn *", address)
 
 
 class Taps:

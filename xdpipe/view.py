@@ -187,12 +187,42 @@ def reports(stages: list[Status]) -> list[RenderableType]:
                         branch.add(Text(f"{key}  {item}"))
                 elif isinstance(value, list):
                     branch = tree.add(str(name))
+                    if _are_rows(value):
+                        branch.add(_rows(value))
+                        continue
                     for item in value:
                         branch.add(Text(item if isinstance(item, str) else json.dumps(item)))
                 else:
                     tree.add(Text(f"{name}  {value}"))
             drawn.append(tree)
     return drawn
+
+
+def _are_rows(items: list[Any]) -> bool:
+    """Return whether these are rows of a table: dicts of the same keys, with single values."""
+    return bool(items) and all(
+        isinstance(item, dict)
+        and list(item) == list(items[0])
+        and not any(isinstance(value, dict | list) for value in item.values())
+        for item in items
+    )
+
+
+def _rows(items: list[dict[str, Any]]) -> Table:
+    """Draw dicts of the same keys as a table, numbers to the right."""
+    table = _table()
+    for name in items[0]:
+        numbers = all(isinstance(item[name], int | float) for item in items)
+        table.add_column(str(name), justify="right" if numbers else "left", no_wrap=numbers)
+    for item in items:
+        table.add_row(*(Text(_cell(value)) for value in item.values()))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "" if value is None else str(value)
 
 
 def ports_table(ports: list[Status]) -> Table:

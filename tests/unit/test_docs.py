@@ -43,7 +43,7 @@ def test_the_pipelines_shown_run(name: str, tmp_path: Path) -> None:
         file.write_text(block)
         result = check(load_pipeline(file), capture)
         assert result["packets"] == 1
-        assert [stage["errors"] for stage in result["stages"]] == [0, 0]
+        assert not any(stage["errors"] for stage in result["stages"])
 
 
 def test_the_guide_says_what_its_stage_counts(tmp_path: Path) -> None:

@@ -46,3 +46,18 @@ def test_the_table_of_workers_fits_in_80_columns(default: str, verdicts: dict[st
     headings = text.splitlines()[1].split()
     for verdict in ("TX", "PASS", "FORWARD"):
         assert (verdict in headings) == (verdict == default or verdict in verdicts)
+
+
+def test_dicts_of_the_same_keys_in_a_report_are_drawn_as_a_table() -> None:
+    rows = [{"src": "10.0.0.1", "bytes": 1234567}, {"src": None, "bytes": 8}]
+    odd = [{"src": "10.0.0.1"}, {"dst": "10.0.0.2"}]
+    stage = {"name": "Top", "reports": [{"queue": 3, "keys": rows, "odd": odd, "none": []}]}
+    console = Console(width=60, file=io.StringIO(), color_system=None)
+    console.print(*view.reports([stage]))
+    assert isinstance(console.file, io.StringIO)
+    lines = [line.strip("│├└─ ") for line in console.file.getvalue().splitlines()]
+    assert lines[0] == "Top (queue 3)"
+    assert ["src", "bytes"] in [line.split() for line in lines]
+    assert ["10.0.0.1", "1,234,567"] in [line.split() for line in lines]
+    assert ["8"] in [line.split() for line in lines]
+    assert '{"src": "10.0.0.1"}' in lines

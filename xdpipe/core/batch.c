@@ -49,6 +49,12 @@ static uint32_t more_capacity(uint32_t capacity)
 	return capacity * MORE < MORE_MIN ? MORE_MIN : capacity * MORE;
 }
 
+/* Each frame can be one, and so can what TcpStreams has kept. */
+static uint64_t n_pieces(uint32_t capacity)
+{
+	return (uint64_t)XP_PIECES_KEPT * capacity + capacity + more_capacity(capacity);
+}
+
 /* How large an arena xp_batch_init wants. */
 uint64_t xp_batch_bytes(uint32_t capacity)
 {
@@ -57,7 +63,7 @@ uint64_t xp_batch_bytes(uint32_t capacity)
 			 padded(n_more * sizeof(uint64_t)) + padded(n_more * sizeof(int32_t)) +
 			 2 * padded((uint64_t)SENT * capacity * sizeof(uint64_t)) +
 			 padded((uint64_t)XP_TEXT_ROOM * capacity) +
-			 padded((uint64_t)XP_PIECES * capacity * sizeof(struct xp_piece));
+			 padded(n_pieces(capacity) * sizeof(struct xp_piece));
 
 	for (uint32_t i = 0; i < xp_n_columns; i++)
 		bytes += padded((uint64_t)xp_columns[i].item_size * xp_columns[i].width * capacity);
@@ -95,7 +101,7 @@ struct xp_batch *xp_batch_init(void *arena, uint32_t capacity, uint8_t *base, ui
 	at += padded(b->sent_capacity * sizeof(uint64_t));
 	b->pieces = (struct xp_piece *)at;
 	b->n_pieces = 0;
-	at += padded((uint64_t)XP_PIECES * capacity * sizeof(struct xp_piece));
+	at += padded(n_pieces(capacity) * sizeof(struct xp_piece));
 	b->texts = at;
 	b->n_text = 0;
 	b->text_capacity = XP_TEXT_ROOM * capacity;
@@ -195,6 +201,11 @@ const uint8_t *xp_batch_texts(const struct xp_batch *b)
 uint32_t xp_batch_n_text(const struct xp_batch *b)
 {
 	return b->n_text;
+}
+
+const struct xp_piece *xp_batch_pieces(const struct xp_batch *b)
+{
+	return b->pieces;
 }
 
 uint32_t xp_batch_port(const struct xp_batch *b)

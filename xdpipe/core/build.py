@@ -8,8 +8,12 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).parent
-STAGES = sorted(f"stages/{path.name}" for path in HERE.glob("stages/*.h"))
-"""Headers of native stages: each has a part between cdef marks."""
+STAGES = sorted(
+    f"stages/{path.name}"
+    for path in HERE.glob("stages/*.h")
+    if "/* cdef begin */" in path.read_text()
+)
+"""Headers of native stages that Python sees; others there are what stages share."""
 SOURCES = sorted(
     path.relative_to(HERE).as_posix() for path in HERE.rglob("*.c") if path.name != "_core.c"
 )
@@ -22,6 +26,8 @@ def definitions() -> str:
         "#define XP_ABSENT ...\n#define XP_CONTROL ...\n#define XP_BLOCK ...\n"
         "#define XP_TX_METADATA ...\n#define XP_PORTS_MAX ...\n"
         "#define XP_SET_RING ...\n#define XP_TAP_LEAVING ...\n#define XP_TAPS_MAX ...\n"
+        "#define XP_KEY_WORDS ...\n#define XP_KEY_PARTS ...\n#define XP_CHAIN_MAX ...\n"
+        "#define XP_HISTOGRAM_SUB_BITS ...\n#define XP_HISTOGRAM_BINS ...\n"
         "struct xp_batch { ...; };\nstruct xp_counters { ...; };\n"
     ]
     for header in ("xp_batch.h", "xp.h", *STAGES):

@@ -9,14 +9,11 @@
 
 #include <stdint.h>
 
-/* A text: b->texts[at] to b->texts[at + len - 1]. */
-typedef struct xp_text {
-	uint32_t at;
-	uint32_t len;
-} xp_text_t;
-
 #include "columns/headers.h"
+#include "columns/http1.h"
 #include "columns/receive.h"
+#include "columns/tcp_streams.h"
+#include "columns/tls.h"
 
 /*
  * Offsets and lengths are int32_t, so that sums and differences in numpy neither wrap nor change
@@ -27,14 +24,23 @@ typedef struct xp_text {
  */
 #define XP_COLUMNS(X)                                                                              \
 	XP_RECEIVE_COLUMNS(X)                                                                      \
-	XP_HEADERS_COLUMNS(X)
+	XP_HEADERS_COLUMNS(X)                                                                      \
+	XP_TCP_STREAMS_COLUMNS(X)                                                                  \
+	XP_TLS_COLUMNS(X)                                                                          \
+	XP_HTTP1_COLUMNS(X)
 
 /*
  * Columns whose values have names: E(column, list) for bits, X(name, bit, meaning), and for
  * enumerations, X(name, meaning) with the values 1, 2, ... in the order of the list; 0 is none.
  */
 #define XP_BITS(E)                                                                                 \
-	E(flags, XP_FLAGS)
-#define XP_ENUMERATIONS(E) E(malformed, XP_MALFORMED)
+	E(flags, XP_FLAGS)                                                                         \
+	E(tcp_stream_told, XP_TCP_STREAM_TOLD)
+#define XP_ENUMERATIONS(E)                                                                         \
+	E(malformed, XP_MALFORMED)                                                                 \
+	E(tls_hello, XP_TLS_HELLO)                                                                 \
+	E(tls_malformed, XP_TLS_MALFORMED)                                                         \
+	E(http_kind, XP_HTTP1_KIND)                                                                \
+	E(http_malformed, XP_HTTP1_MALFORMED)
 
 #endif

@@ -267,6 +267,7 @@ uint32_t xp_batch_n(const struct xp_batch *b);
 uint32_t xp_batch_port(const struct xp_batch *b);
 const uint8_t *xp_batch_texts(const struct xp_batch *b);
 uint32_t xp_batch_n_text(const struct xp_batch *b);
+const struct xp_piece *xp_batch_pieces(const struct xp_batch *b);
 void xp_batch_set_port(struct xp_batch *b, uint32_t port, uint32_t n_ports);
 void xp_batch_set_n(struct xp_batch *b, uint32_t n);
 void xp_batch_none(struct xp_batch *b, uint64_t now_ns);

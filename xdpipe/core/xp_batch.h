@@ -22,12 +22,13 @@ struct xp_batch;
 /* cdef begin */
 enum xp_verdict { XP_UNDECIDED, XP_DROP, XP_TX, XP_PASS, XP_FORWARD };
 
-typedef int xp_stage_fn(struct xp_batch *batch, void *state);
-/* cdef end */
+/* A text: b->texts[at] to b->texts[at + len - 1]. */
+typedef struct xp_text {
+	uint32_t at;
+	uint32_t len;
+} xp_text_t;
 
-#define XP_ABSENT 0x40000000
-#define XP_PIECES 8 /* pieces of TCP streams that a batch has, for each packet of its capacity */
-#define XP_TEXT_ROOM 4096 /* bytes of texts that a batch has, for each packet of its capacity */
+typedef int xp_stage_fn(struct xp_batch *batch, void *state);
 
 /* Bytes of a TCP stream that come next in it, in a packet or kept from an earlier one. */
 struct xp_piece {
@@ -35,6 +36,11 @@ struct xp_piece {
 	uint32_t n;
 	uint32_t lost; /* bytes before them that never came */
 };
+/* cdef end */
+
+#define XP_ABSENT 0x40000000
+#define XP_PIECES_KEPT 3 /* pieces from earlier packets in a batch, for each packet of its capacity */
+#define XP_TEXT_ROOM 4096 /* bytes of texts that a batch has, for each packet of its capacity */
 
 /*
  * Packets by column. Allocated once; columns hold `capacity` entries of which the first n are

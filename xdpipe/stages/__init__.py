@@ -1,8 +1,34 @@
 """The stages that xdpipe ships, one protocol or deed a file."""
 
+from xdpipe.key import Flow, Prefix
+from xdpipe.stages.count import Count
 from xdpipe.stages.flow_meter import FlowMeter
 from xdpipe.stages.headers import Headers
+from xdpipe.stages.histogram import Histogram
+from xdpipe.stages.http1 import Http1
+from xdpipe.stages.rate_limit import RateLimit
 from xdpipe.stages.record import Record
+from xdpipe.stages.sample import Sample
 from xdpipe.stages.swap_addresses import SwapAddresses
+from xdpipe.stages.tcp_streams import TcpStreams
+from xdpipe.stages.tls import Tls
+from xdpipe.stages.top import Top
+from xdpipe.stages.where import Where
 
-__all__ = ["FlowMeter", "Headers", "Record", "SwapAddresses"]
+__all__ = [
+    "Count",
+    "Flow",
+    "FlowMeter",
+    "Headers",
+    "Histogram",
+    "Http1",
+    "Prefix",
+    "RateLimit",
+    "Record",
+    "Sample",
+    "SwapAddresses",
+    "TcpStreams",
+    "Tls",
+    "Top",
+    "Where",
+]
