@@ -194,10 +194,27 @@ def rows(records: Records, options: FlowOptions) -> list[dict[str, Any]]:
     ]
 
 
+_PLAIN = frozenset(field.name for field in FIELDS if field.type == "text")
+"""Fields of texts that JSON need not quote otherwise than by quotation marks."""
+
+
+def _members(name: str, values: list[Any]) -> list[str]:
+    """Return a field as members of JSON objects, each with a comma; empty where there is none."""
+    if name in _TIMES:
+        values = _time_texts(values)
+    if name in _TIMES or name in _PLAIN:
+        return ["" if value is None else f'"{name}":"{value}",' for value in values]
+    if name in NAMES:
+        return ["" if value is None else f'"{name}":{value},' for value in values]
+    encode = json.JSONEncoder().encode  # a label, which may be anything
+    return ["" if value is None else f'"{name}":{encode(value)},' for value in values]
+
+
 def to_ndjson(records: Records, options: FlowOptions) -> bytes:
     """Return records as lines of JSON: what does not apply is left out."""
-    encode = json.JSONEncoder(separators=(",", ":")).encode
-    return "".join([f"{encode(row)}\n" for row in rows(records, options)]).encode()
+    members = [_members(name, values) for name, values in _columns(records, options)]
+    lines = map("".join, zip(*members, strict=True))
+    return "".join([f"{{{line[:-1]}}}\n" for line in lines]).encode()
 
 
 def csv_head(options: FlowOptions) -> bytes:
