@@ -29,6 +29,14 @@ def tcp(flags: str, *, back: bool = False, sport: int = 5000, size: int = 0) -> 
     return ETHER / IP(src=ends[0], dst=ends[1]) / segment / bytes(size)
 
 
+def tagged(*tags: Packet) -> bytes:
+    """Return a packet behind these VLAN tags."""
+    packet = ETHER.copy()
+    for tag in tags:
+        packet = packet / tag
+    return bytes(packet / IP(src=A, dst=B) / UDP(sport=1, dport=2))
+
+
 _QUICK = bytes(udp())
 
 
