@@ -168,6 +168,10 @@ class Chain:
                 self._steps.append(self._array_step(stage, info, mine))
                 self._tapped[len(self._steps) - 1] = i + 1
         self._add_native(first, len(self.stages))
+        idle = [
+            i for i, stage in enumerate(stages) if isinstance(stage, NativeStage) and stage.idles
+        ]
+        self.c_idle = ffi.new("struct xp_stage *[]", [self.c_stages + i for i in idle])
         self.n_lead = next(
             (i for i, info in enumerate(self.infos) if not info.native), len(self.infos)
         )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from xdpipe.core._core import ffi, lib
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from xdpipe.batch import Batch
-    from xdpipe.recording import Recording
+    from xdpipe.recording import FlowRecording, Recording
     from xdpipe.stage_sets import StageSet
 
 PACKETS: int = lib.XP_STAGE_PACKETS
@@ -81,6 +82,14 @@ class Stage(ABC):
         """
         return {}
 
+    @contextmanager
+    def offline(self) -> Iterator[Callable[[], None]]:
+        """Surround a check of a capture; what is yielded is called after each batch.
+
+        For stages that have files written by others where a pipeline runs; off the hot path.
+        """
+        yield lambda: None
+
     def join(self, earlier: Sequence[Stage]) -> None:  # noqa: B027 - most need not know
         """Learn which stages come before it in its chain, to fit itself to them; before bind."""
 
@@ -92,8 +101,11 @@ class Stage(ABC):
 class NativeStage(Stage):
     """A stage that is a C function over the batch; consecutive ones run as one call."""
 
-    recording: Recording | None = None
-    """What is written of the packets that come by: of a stage Record."""
+    recording: Recording | FlowRecording | None = None
+    """What is written of what comes by: of a stage Record or FlowMeter."""
+
+    idles: ClassVar[bool] = False
+    """Whether it also runs on an empty batch, now and then, while no packet comes."""
 
     function: ClassVar[str]
     """Its name in the core: `int function(struct xp_batch *, void *state)`."""

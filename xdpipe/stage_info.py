@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from xdpipe.recording import Recording
+from xdpipe.recording import FlowRecording, Recording, from_dict
 from xdpipe.stage import (
     BUDGET_US,
     ERRORS,
@@ -29,8 +29,8 @@ class StageInfo:
     name: str
     native: bool
     counters: tuple[str, ...]
-    recording: Recording | None = None
-    """Of a stage Record: what it declares."""
+    recording: Recording | FlowRecording | None = None
+    """Of a stage that has files written: what it declares."""
     budget_us: float = BUDGET_US
     """How long it may take for a batch; math.inf: as long as it takes."""
 
@@ -53,7 +53,7 @@ class StageInfo:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> StageInfo:
         """Undo to_dict."""
-        recording = data["recording"] and Recording.from_dict(data["recording"])
+        recording = data["recording"] and from_dict(data["recording"])
         return cls(**{**data, "counters": tuple(data["counters"]), "recording": recording})
 
 

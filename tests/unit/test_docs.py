@@ -31,7 +31,10 @@ def code_blocks(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/guide.md"])
-def test_the_pipelines_shown_run(name: str, tmp_path: Path) -> None:
+def test_the_pipelines_shown_run(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where FlowMeter writes
     capture = tmp_path / "some.pcap"
     wrpcap(
         str(capture), [ETHER / IP() / UDP(sport=53, dport=4000) / (b"\x00\x00\x80" + bytes(600))]

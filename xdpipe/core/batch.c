@@ -78,6 +78,7 @@ struct xp_batch *xp_batch_init(void *arena, uint32_t capacity, uint8_t *base, ui
 	struct xp_batch *b = (struct xp_batch *)at;
 
 	b->n = b->port = 0;
+	b->now_ns = 0;
 	b->capacity = capacity;
 	b->base = base;
 	b->size = size;
@@ -223,6 +224,13 @@ void xp_batch_set_port(struct xp_batch *b, uint32_t port, uint32_t n_ports)
 void xp_batch_set_n(struct xp_batch *b, uint32_t n)
 {
 	b->n = n < b->capacity ? n : b->capacity;
+}
+
+/* Make it a batch without packets: none came until now. */
+void xp_batch_none(struct xp_batch *b, uint64_t now_ns)
+{
+	b->n = b->n_more = b->n_text = 0;
+	b->now_ns = now_ns;
 }
 
 void *xp_batch_column(struct xp_batch *b, uint32_t column)

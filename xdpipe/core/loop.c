@@ -196,6 +196,14 @@ void xp_run_stages(struct xp_batch *batch, struct xp_stage *stages, uint32_t n)
 	}
 }
 
+/* No packet came: let the stages that asked for it know what time it is. */
+static void run_idle(struct xp_worker *w)
+{
+	xp_batch_none(w->batch, now_ns(CLOCK_REALTIME));
+	for (uint32_t i = 0; i < w->n_idle; i++)
+		xp_run_stages(w->batch, w->idle[i], 1);
+}
+
 /* Count the time since packets began to come as busy, if they had. */
 static void end_busy(struct xp_worker *w)
 {
@@ -234,6 +242,8 @@ int xp_cycle(struct xp_worker *w)
 		n = xp_receive(w);
 		if (n == 0) {
 			w->busy_since_ns = 0;
+			if (w->n_idle)
+				run_idle(w);
 			return 0;
 		}
 	}

@@ -189,6 +189,8 @@ struct xp_worker {
 	struct xp_batch *batch;
 	struct xp_stage *stages;  /* the native stages at the head of the chain, */
 	uint32_t n_stages;        /* which xp_cycle runs itself */
+	struct xp_stage **idle;   /* the stages that run on an empty batch when no packet has come */
+	uint32_t n_idle;
 	uint32_t default_verdict; /* for packets that no stage decided */
 	uint32_t spin_us;         /* look at an empty rx ring for so long before poll */
 	uint32_t always_wake;     /* bound without need_wakeup: the rings do not say when to */
@@ -276,6 +278,7 @@ uint32_t xp_batch_n_text(const struct xp_batch *b);
 const struct xp_piece *xp_batch_pieces(const struct xp_batch *b);
 void xp_batch_set_port(struct xp_batch *b, uint32_t port, uint32_t n_ports);
 void xp_batch_set_n(struct xp_batch *b, uint32_t n);
+void xp_batch_none(struct xp_batch *b, uint64_t now_ns);
 void *xp_batch_column(struct xp_batch *b, uint32_t column);
 void xp_batch_whole(struct xp_batch *b);
 void xp_batch_may_be_partial(struct xp_batch *b);
@@ -330,6 +333,7 @@ struct xp_blocks *xp_blocks_map(int fd, uint64_t size, int populate);
 void xp_blocks_unmap(struct xp_blocks *blocks);
 void xp_blocks_attach(struct xp_blocks *blocks);
 uint64_t xp_blocks_attached(const struct xp_blocks *blocks);
+uint64_t xp_blocks_produced(const struct xp_blocks *blocks);
 uint64_t xp_blocks_packets(const struct xp_blocks *blocks);
 uint64_t xp_blocks_lost(const struct xp_blocks *blocks);
 struct xp_blocks_at xp_blocks_position(const struct xp_blocks *blocks);

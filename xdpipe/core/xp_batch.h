@@ -55,6 +55,7 @@ struct xp_batch {
 	uint32_t n;
 	uint32_t capacity;
 	uint32_t port; /* number of the port that its packets came by */
+	uint64_t now_ns; /* of a batch without packets: when none came; CLOCK_REALTIME, or 0 */
 	uint8_t *base; /* packet i begins with base[addr[i]] .. base[addr[i] + head_len[i] - 1] */
 	uint64_t size; /* bytes at base */
 	/* The further frames of packets that came in several: those of packet i are more[i] ..
