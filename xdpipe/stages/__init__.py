@@ -3,6 +3,7 @@
 from xdpipe.key import Flow, Prefix
 from xdpipe.stages.count import Count
 from xdpipe.stages.decap import Decap
+from xdpipe.stages.dns import Dns
 from xdpipe.stages.headers import Headers
 from xdpipe.stages.histogram import Histogram
 from xdpipe.stages.http1 import Http1
@@ -18,6 +19,7 @@ from xdpipe.stages.where import Where
 __all__ = [
     "Count",
     "Decap",
+    "Dns",
     "Flow",
     "Headers",
     "Histogram",
