@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from xdpipe.batch import COLUMNS, ENUMS
 from xdpipe.core._core import ffi, lib
 from xdpipe.errors import XdpipeError
 from xdpipe.stage import NativeStage
+from xdpipe.stages.tcp_streams import TcpStreams
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from xdpipe.stage import Stage
 
 FOUND = {name: bit for name, (bit, _) in ENUMS["dns_found"].items()}
 """The bits of the column `dns_found` by name: MESSAGE, RESPONSE, QUESTION, EDNS, …"""
@@ -22,7 +26,10 @@ FLAGS = {name: bit for name, (bit, _) in ENUMS["dns_flags"].items()}
 MALFORMED = {name: value for name, (value, _) in ENUMS["dns_malformed"].items()}
 """The values of the column `dns_malformed` by name; 0 is none of them."""
 
-_NAME_MAX, _LABEL_MAX, _PORTS_MAX = 255, 63, 8
+_NAME_MAX, _LABEL_MAX, _PORTS_MAX, _BUFFERS_MAX = 255, 63, 8, 65536
+_BUFFER: int = lib.XP_DNS_BUFFER
+_KEPT: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""What states of the C function point to."""
 _PART = re.compile(r"\\([0-9]{3})|\\([^0-9])|([^\\])", re.DOTALL)
 """A byte of a name: by its number, with a backslash before it, or as it is."""
 
@@ -30,11 +37,11 @@ _PART = re.compile(r"\\([0-9]{3})|\\([^0-9])|([^\\])", re.DOTALL)
 class Dns(NativeStage):
     r"""Read the DNS messages in packets to and from the given ports (RFC 1035).
 
-    Over UDP a packet is a message. The columns tell of its header, its first question, and of EDNS
-    (RFC 6891), for which all its records are passed over, up to 512 questions and records; the
-    counter and the bit MANY_RECORDS tell of messages that have more. What the records say is not
-    looked at. The question's name is text, with \DDD for what would not be read as it stands
-    (`batch.text("dns_name")`), and a hash of it, to compare many at once:
+    The columns tell of a message's header, its first question, and of EDNS (RFC 6891), for which
+    all its records are passed over, up to 512 questions and records; MANY_RECORDS tells of
+    messages that have more. What the records say is not looked at. The question's name is text,
+    with \DDD for what would not be read as it stands (`batch.text("dns_name")`), and a hash of it,
+    to compare many at once:
 
         wanted = [name_hash("example.com"), name_hash("example.net")]
         batch.drop(np.isin(batch.dns_name_hash, wanted))
@@ -42,10 +49,16 @@ class Dns(NativeStage):
     The hash has no secret: who wants to can make two names of one hash. A name has 255 bytes at
     the most. The names of the bits of `dns_found` are in `xdpipe.stages.dns.FOUND`.
 
-    Of a datagram in fragments, and of a packet in several frames, the first is read, and the
-    message said to be PARTIAL; what is missing of it is not malformed. What contradicts itself is
-    MALFORMED with a reason and counted; nothing is dropped. Truncated captures are no messages:
-    `Headers` calls them malformed.
+    Over UDP a packet is a message. Of a datagram in fragments, and of a packet in several frames,
+    the first is read, and the message said to be PARTIAL; what is missing of it is not malformed.
+    What contradicts itself is MALFORMED with a reason and counted; nothing is dropped. Packets that
+    a capture cut short are no messages: `Headers` calls them malformed.
+
+    Over TCP messages (RFC 7766) are read where the stage `TcpStreams` stands before it, else
+    packets with data are counted as `tcp_unread`. A packet's columns tell of the first message that
+    ends in it, `dns_n_messages` how many do. Where bytes were lost, the message is passed over
+    (`tcp_lost`); where it is not known any more where one begins, or a stream was joined in its
+    middle, nothing is read (`tcp_out_of_step`) until a piece is made up of whole messages.
 
     Every message is counted in `messages`, and in `queries` or `responses` if its header is whole;
     a response is counted by its code, EDNS's bits included, too.
@@ -54,9 +67,13 @@ class Dns(NativeStage):
         ports: UDP and TCP ports of DNS, 1 to 8 of them. mDNS (5353) and LLMNR (5355) have the same
             messages, but come unasked from every neighbour, and would blur the counts of those to
             a name server; name them where they are wanted.
+        n_buffers: messages over TCP in several pieces that are put together at once, 0 to 65536; 64
+            KiB each. When all are in use, the message that has been under way for longest, or
+            nearly so, gives way (`tcp_no_buffer`). Of each connection that TcpStreams follows
+            another 32 bytes are kept.
 
     Raises:
-        XdpipeError: ports that cannot be.
+        XdpipeError: ports that cannot be, or such a number of buffers.
     """
 
     requires: ClassVar[tuple[str, ...]] = (
@@ -68,22 +85,56 @@ class Dns(NativeStage):
     counters: ClassVar[tuple[str, ...]] = (
         "messages", "queries", "responses",
         "noerror", "formerr", "servfail", "nxdomain", "notimp", "refused", "other_rcode",
-        "edns", "truncated", "partial", "trailing", "many_records", "no_text", "tcp_unread",
+        "edns", "truncated", "partial", "trailing", "many_records", "no_text",
+        "tcp", "tcp_unread", "tcp_no_buffer", "tcp_lost", "tcp_cut", "tcp_out_of_step",
         "malformed", *(f"malformed_{reason.lower()}" for reason in MALFORMED),
     )  # fmt: skip
     function: ClassVar[str] = "xp_stage_dns"
 
-    def __init__(self, ports: Sequence[int] = (53,)) -> None:
+    def __init__(self, ports: Sequence[int] = (53,), *, n_buffers: int = 64) -> None:
         self.ports = tuple(ports) if isinstance(ports, tuple | list) else ()
         if not 1 <= len(self.ports) <= _PORTS_MAX or not all(
             isinstance(port, int) and 1 <= port <= 65535 for port in self.ports
         ):
             raise XdpipeError(f"Dns: ports={ports!r}: 1 to {_PORTS_MAX} ports, such as (53,)")
+        if not (isinstance(n_buffers, int) and 0 <= n_buffers <= _BUFFERS_MAX):
+            raise XdpipeError(f"Dns: n_buffers={n_buffers!r}: 0 to {_BUFFERS_MAX}")
+        self._n_buffers = n_buffers
+        self._n_connections = 0
+        self._streams: Any = None
+
+    def join(self, earlier: Sequence[Stage]) -> None:
+        """Learn from a TcpStreams before it how many connections there may be."""
+        followed = [stage.n_connections for stage in earlier if isinstance(stage, TcpStreams)]
+        self._n_connections = followed[-1] if followed else 0
 
     def make_state(self, counters: Any) -> Any:
-        """Return the state of the C function: some KiB."""
+        """Return the state of the C function; what it points to lives as long as it does."""
         ports = (self.ports * _PORTS_MAX)[:_PORTS_MAX]
-        return ffi.new("struct xp_dns_state *", {"counters": counters, "ports": ports})
+        state = ffi.new("struct xp_dns_state *", {"counters": counters, "ports": ports})
+        self._streams = None
+        if self._n_connections:
+            n_buffers = self._n_buffers
+            memory = {
+                "directions": ffi.new("struct xp_dns_direction[]", 2 * self._n_connections),
+                "buffers": ffi.new("uint8_t[]", n_buffers * _BUFFER),
+                "owners": ffi.new("uint32_t[]", n_buffers),
+                "free": ffi.new("uint32_t[]", list(range(n_buffers))),
+            }
+            self._streams = ffi.new("struct xp_dns_streams *", {
+                "counters": counters + self.counters.index("tcp_no_buffer"),
+                "n_directions": 2 * self._n_connections, "n_buffers": n_buffers,
+                "n_free": n_buffers, **memory,
+            })  # fmt: skip
+            state.streams = self._streams
+            _KEPT[state] = self._streams, memory
+        return state
+
+    def report(self) -> Mapping[str, Any]:
+        """Return how many messages over TCP are being put together."""
+        if self._streams is None:
+            return {}
+        return {"buffers_held": self._streams.n_buffers - self._streams.n_free}
 
 
 def wire_name(name: str) -> bytes:

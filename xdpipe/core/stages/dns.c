@@ -6,10 +6,14 @@
  * Over UDP the payload of a packet from or to one of the ports is one message (RFC 1035, 4.2.1).
  * Read is what lies in the packet's first frame, and of a datagram in fragments the first one; the
  * rest is missing, and said to be.
+ *
+ * Over TCP the messages lie in the streams that TcpStreams makes (dns_stream.c). A packet's columns
+ * tell of the first message that ends in it; any others are counted only.
  */
 #include "xp.h"
 #include "stages/dns.h"
 #include "stages/dns_message.h"
+#include "stages/dns_stream.h"
 
 #define MDNS 5353
 #define PREFETCH_AHEAD 4
@@ -22,14 +26,14 @@
 /* In the order of Dns.counters in xdpipe/stages/dns.py; behind malformed, one a reason. */
 enum { N_MESSAGES, N_QUERIES, N_RESPONSES, N_NOERROR, N_FORMERR, N_SERVFAIL, N_NXDOMAIN, N_NOTIMP,
        N_REFUSED, N_OTHER_RCODE, N_EDNS, N_TRUNCATED, N_PARTIAL, N_TRAILING, N_MANY_RECORDS,
-       N_NO_TEXT, N_TCP_UNREAD, N_MALFORMED };
+       N_NO_TEXT, N_TCP, N_TCP_UNREAD, N_TCP_STREAMS, N_MALFORMED = N_TCP_STREAMS + N_DNS_TCP };
 
 /* A message, as far as it lies in a row. */
 struct message {
 	const uint8_t *p;
 	int32_t n;
 	int32_t len; /* of all of it */
-	uint8_t mdns;
+	uint16_t found; /* what is known beforehand */
 };
 
 typedef uint16_t ports8 __attribute__((vector_size(2 * XP_DNS_PORTS)));
@@ -89,18 +93,30 @@ static void store(struct xp_batch *b, uint32_t i, const struct xp_dns_message *r
 	b->dns_edns_version[i] = r->edns_version;
 }
 
-/* Look at the first message of packet i. */
+static int is_mdns(const struct xp_batch *b, uint32_t i)
+{
+	return b->l4_sport[i] == MDNS || b->l4_dport[i] == MDNS;
+}
+
+static void look_at(struct xp_batch *b, uint32_t i, struct xp_dns_state *s,
+		    struct message message, uint8_t *room, struct xp_dns_message *r)
+{
+	xp_dns_parse(message.p, (uint32_t)message.n, (uint32_t)message.len, room, r);
+	r->found |= message.found;
+	if (r->n_questions > 1 && !r->malformed && (r->flags & OPCODE) == 0 && !is_mdns(b, i)) {
+		r->malformed = XP_DNS_MALFORMED_MANY_QUESTIONS;
+		r->found |= XP_DNS_FOUND_MALFORMED;
+	}
+	count(s->counters, r);
+}
+
+/* The message that the columns of packet i tell of. */
 static void tell(struct xp_batch *b, uint32_t i, struct xp_dns_state *s, struct message message)
 {
 	uint8_t *room = xp_text_room(b, XP_DNS_TEXT_ROOM);
 	struct xp_dns_message r;
 
-	xp_dns_parse(message.p, (uint32_t)message.n, (uint32_t)message.len,
-		     room ? room : s->scratch, &r);
-	if (r.n_questions > 1 && !r.malformed && (r.flags & OPCODE) == 0 && !message.mdns) {
-		r.malformed = XP_DNS_MALFORMED_MANY_QUESTIONS;
-		r.found |= XP_DNS_FOUND_MALFORMED;
-	}
+	look_at(b, i, s, message, room ? room : s->scratch, &r);
 	store(b, i, &r);
 	b->dns_len[i] = message.len;
 	if (room) {
@@ -111,7 +127,6 @@ static void tell(struct xp_batch *b, uint32_t i, struct xp_dns_state *s, struct 
 	} else if (r.name_len) {
 		s->counters[N_NO_TEXT]++;
 	}
-	count(s->counters, &r);
 }
 
 static void look_at_datagram(struct xp_batch *b, uint32_t i, struct xp_dns_state *s)
@@ -122,13 +137,63 @@ static void look_at_datagram(struct xp_batch *b, uint32_t i, struct xp_dns_state
 	if (there < 0)
 		return;
 	message.p = xp_packet(b, i) + payload;
-	message.mdns = b->l4_sport[i] == MDNS || b->l4_dport[i] == MDNS;
 	if (b->flags[i] & XP_FLAG_FRAGMENT && xp_within(b, i, b->l4[i], 8))
 		message.len = xp_get16(xp_packet(b, i) + b->l4[i] + 4) - 8;
 	if (message.n > there)
 		message.n = there;
 	b->dns_n_messages[i] = 1;
 	tell(b, i, s, message);
+}
+
+static void note_message(struct xp_batch *b, uint32_t i, struct xp_dns_state *s,
+			 struct xp_dns_whole whole)
+{
+	struct message message = {.p = whole.p, .n = (int32_t)whole.n, .len = (int32_t)whole.n,
+				  .found = XP_DNS_FOUND_TCP};
+	struct xp_dns_message r;
+
+	s->counters[N_TCP]++;
+	if (b->dns_n_messages[i] == 0)
+		tell(b, i, s, message);
+	else
+		look_at(b, i, s, message, s->scratch, &r);
+	b->dns_n_messages[i] += b->dns_n_messages[i] < UINT16_MAX;
+}
+
+/* Its place among the directions of all connections; none, where it is beyond them. */
+static uint32_t direction_of(const struct xp_batch *b, uint32_t i)
+{
+	return b->tcp_stream[i] ? 2 * (b->tcp_stream[i] - 1) + b->tcp_stream_dir[i] : UINT32_MAX;
+}
+
+static void look_at_segment(struct xp_batch *b, uint32_t i, struct xp_dns_state *s)
+{
+	struct xp_dns_streams *streams = s->streams;
+	uint32_t direction = direction_of(b, i);
+	uint8_t told = b->tcp_stream_told[i];
+
+	if (direction >= streams->n_directions)
+		return;
+	if (streams->directions[direction].id != b->tcp_stream_id[i] || told & XP_TCP_BEGINS)
+		xp_dns_begin(streams, direction, b->tcp_stream_id[i], told & XP_TCP_MIDDLE);
+	for (uint32_t k = 0; k < b->tcp_n_pieces[i]; k++) {
+		struct xp_piece piece = b->pieces[b->tcp_pieces[i] + k];
+
+		xp_dns_lose(streams, direction, piece.lost);
+		while (piece.n) {
+			struct xp_dns_whole whole;
+			uint32_t used = xp_dns_feed(streams, direction, piece.p, piece.n, &whole);
+
+			if (whole.p)
+				note_message(b, i, s, whole);
+			piece.p += used;
+			piece.n -= used;
+		}
+	}
+	if (told & (XP_TCP_ENDS | XP_TCP_RESET))
+		xp_dns_end(streams, direction);
+	if (told & XP_TCP_RESET)
+		xp_dns_end(streams, direction ^ 1);
 }
 
 int xp_stage_dns(struct xp_batch *b, void *state)
@@ -139,13 +204,20 @@ int xp_stage_dns(struct xp_batch *b, void *state)
 	XP_DNS_COLUMNS(X)
 #undef X
 	for (uint32_t i = 0; i < b->n; i++) {
-		if (i + PREFETCH_AHEAD < b->n)
-			__builtin_prefetch(xp_packet(b, i + PREFETCH_AHEAD) + 64);
+		uint32_t ahead = i + PREFETCH_AHEAD;
+
+		if (ahead < b->n) {
+			__builtin_prefetch(xp_packet(b, ahead) + 64);
+			if (s->streams && b->tcp_stream[ahead])
+				__builtin_prefetch(s->streams->directions + direction_of(b, ahead));
+		}
 		if (!(b->flags[i] & (XP_FLAG_UDP | XP_FLAG_TCP)) ||
 		    !is_one_of(s->ports, b->l4_dport[i], b->l4_sport[i]))
 			continue;
 		if (b->flags[i] & XP_FLAG_UDP)
 			look_at_datagram(b, i, s);
+		else if (s->streams)
+			look_at_segment(b, i, s);
 		else
 			s->counters[N_TCP_UNREAD] += b->payload_len[i] > 0;
 	}
