@@ -25,6 +25,7 @@ def definitions() -> str:
     parts = [
         "#define XP_ABSENT ...\n#define XP_CONTROL ...\n#define XP_BLOCK ...\n"
         "#define XP_HEADROOM ...\n#define XP_TX_METADATA ...\n#define XP_PORTS_MAX ...\n"
+        "#define XP_DNS_BUFFER ...\n"
         "#define XP_SET_RING ...\n#define XP_TAP_LEAVING ...\n#define XP_TAPS_MAX ...\n"
         "#define XP_KEY_WORDS ...\n#define XP_KEY_PARTS ...\n#define XP_CHAIN_MAX ...\n"
         "#define XP_HISTOGRAM_SUB_BITS ...\n#define XP_HISTOGRAM_BINS ...\n"

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "columns/decap.h"
+#include "columns/dns.h"
 #include "columns/headers.h"
 #include "columns/http1.h"
 #include "columns/receive.h"
@@ -28,6 +29,7 @@
 	XP_RECEIVE_COLUMNS(X)                                                                      \
 	XP_HEADERS_COLUMNS(X)                                                                      \
 	XP_TCP_STREAMS_COLUMNS(X)                                                                  \
+	XP_DNS_COLUMNS(X)                                                                          \
 	XP_TLS_COLUMNS(X)                                                                          \
 	XP_HTTP1_COLUMNS(X)                                                                        \
 	XP_DECAP_COLUMNS(X)
@@ -38,9 +40,13 @@
  */
 #define XP_BITS(E)                                                                                 \
 	E(flags, XP_FLAGS)                                                                         \
-	E(tcp_stream_told, XP_TCP_STREAM_TOLD)
+	E(tcp_stream_told, XP_TCP_STREAM_TOLD)                                                     \
+	E(dns_found, XP_DNS_FOUND)                                                                 \
+	E(dns_flags, XP_DNS_FLAGS)                                                                 \
+	E(dns_edns_flags, XP_DNS_EDNS_FLAGS)
 #define XP_ENUMERATIONS(E)                                                                         \
 	E(malformed, XP_MALFORMED)                                                                 \
+	E(dns_malformed, XP_DNS_MALFORMED)                                                         \
 	E(tls_hello, XP_TLS_HELLO)                                                                 \
 	E(tls_malformed, XP_TLS_MALFORMED)                                                         \
 	E(http_kind, XP_HTTP1_KIND)                                                                \

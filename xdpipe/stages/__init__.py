@@ -4,6 +4,7 @@ from xdpipe.key import Flow, Prefix
 from xdpipe.stages.count import Count
 from xdpipe.stages.decap import Decap
 from xdpipe.stages.decrement_ttl import DecrementTtl
+from xdpipe.stages.dns import Dns
 from xdpipe.stages.flow_meter import FlowMeter
 from xdpipe.stages.headers import Headers
 from xdpipe.stages.histogram import Histogram
@@ -23,6 +24,7 @@ __all__ = [
     "Count",
     "Decap",
     "DecrementTtl",
+    "Dns",
     "Flow",
     "FlowMeter",
     "Headers",
