@@ -295,7 +295,16 @@ uint32_t xp_store(struct xp_batch *b, const int32_t *offsets, uint32_t step,
 uint32_t xp_decide(struct xp_batch *b, const uint8_t *where, uint32_t verdict);
 uint32_t xp_forward(struct xp_batch *b, const uint8_t *where, uint32_t port);
 
+/* one_packet.c */
+uint64_t xp_one_load(const struct xp_batch *b, uint32_t i, int64_t at, uint32_t width,
+		     uint64_t missing);
+uint32_t xp_one_store(struct xp_batch *b, uint32_t i, int64_t at, uint64_t value, uint32_t width,
+		      int fix_checksum);
+uint32_t xp_one_decide(struct xp_batch *b, uint32_t i, uint32_t verdict, uint32_t port);
+int xp_one_replace(struct xp_batch *b, uint32_t i, const uint8_t *data, uint32_t n);
+
 /* checksum.c */
+uint32_t xp_one_want_checksum(struct xp_batch *b, uint32_t i);
 uint32_t xp_want_checksum(struct xp_batch *b, const uint8_t *where);
 uint32_t xp_note_partial_checksums(struct xp_batch *b);
 void xp_fill_checksum_of_outer(struct xp_batch *b, uint32_t i);
