@@ -110,12 +110,20 @@ struct xp_xsk {
 	struct xp_ring completion;
 };
 
+/* A column of a user's stage: its rows, one for each packet of the batch's capacity. */
+struct xp_rows {
+	void *at;
+	uint32_t size; /* bytes of a row */
+};
+
 struct xp_stage {
 	xp_stage_fn *run;
 	void *state;
 	uint64_t *counts;   /* enum xp_stage_count, then the stage's own counters */
 	uint64_t budget_ns; /* for a batch; UINT64_MAX: as long as it takes */
 	uint32_t number;    /* in the chain, from 1 */
+	uint32_t n_zeroed;
+	struct xp_rows *zeroed; /* columns whose rows are 0 as the stage begins */
 };
 
 /* Where the reader of a ring of blocks is: it has written all before down, to that file, up to there. */
@@ -261,6 +269,7 @@ void xp_pass_packet(struct xp_worker *w, uint32_t i);
 void xp_refill(struct xp_worker *w);
 void xp_service(struct xp_worker *w);
 void xp_wait(struct xp_worker *w);
+void xp_zero_rows(const struct xp_batch *batch, const struct xp_rows *rows, uint32_t n);
 void xp_run_stages(struct xp_batch *batch, struct xp_stage *stages, uint32_t n);
 int xp_cycle(struct xp_worker *w);
 int xp_run(struct xp_worker *w);
