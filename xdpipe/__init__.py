@@ -11,6 +11,7 @@ from xdpipe.verdict import DROP, FORWARD, PASS, TX, Verdict
 
 if TYPE_CHECKING:
     from xdpipe.batch import ABSENT, Batch
+    from xdpipe.packet_stage import Packet, PacketStage
     from xdpipe.pipeline import Pipeline
 
 __version__ = "0.1.0"
@@ -24,6 +25,8 @@ __all__ = [
     "Batch",
     "DropSet",
     "NativeStage",
+    "Packet",
+    "PacketStage",
     "PassSet",
     "Pipeline",
     "Stage",
@@ -33,7 +36,13 @@ __all__ = [
     "XdpipeError",
 ]
 
-_LATER = {"ABSENT": "xdpipe.batch", "Batch": "xdpipe.batch", "Pipeline": "xdpipe.pipeline"}
+_LATER = {
+    "ABSENT": "xdpipe.batch",
+    "Batch": "xdpipe.batch",
+    "Packet": "xdpipe.packet_stage",
+    "PacketStage": "xdpipe.packet_stage",
+    "Pipeline": "xdpipe.pipeline",
+}
 """Imported when asked for (PEP 562): with them comes numpy, which the supervisor has no use for."""
 
 

@@ -12,7 +12,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
 
-from xdpipe import DROP, Batch, Pipeline, Stage, XdpipeError
+from xdpipe import DROP, Batch, PacketStage, Pipeline, Stage, XdpipeError
 from xdpipe.chain import Chain, ChainError, describe
 from xdpipe.check import check
 from xdpipe.stages import Headers
@@ -224,3 +224,18 @@ def test_the_stage_that_provides_it_is_named() -> None:
 def test_an_unknown_column_of_a_pipeline_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(XdpipeError, match="stage Judge: there is no column 'score'"):
         Pipeline("", [Judge()])
+
+
+def test_a_packet_stage_has_them_too() -> None:
+    class Each(PacketStage):
+        columns = {"twice": "int64", "pair": ("uint8", 2)}
+
+        def packet(self, p: Any) -> None:
+            p.twice = 2 * len(p)
+            p.pair = (1, p.index)
+            assert p.twice == 2 * len(p)
+
+    batch = batch_of(PACKETS)
+    Chain([Each()], batch).run()
+    assert batch.twice.tolist() == [2 * len(packet) for packet in PACKETS]
+    assert batch.pair.tolist() == [[1, i] for i in range(8)]
