@@ -11,6 +11,7 @@ from xdpipe.verdict import DROP, FORWARD, PASS, TX, Verdict
 
 if TYPE_CHECKING:
     from xdpipe.batch import ABSENT, Batch
+    from xdpipe.c_stage import CStage
     from xdpipe.packet_stage import Packet, PacketStage
     from xdpipe.pipeline import Pipeline
 
@@ -23,6 +24,7 @@ __all__ = [
     "PASS",
     "TX",
     "Batch",
+    "CStage",
     "DropSet",
     "NativeStage",
     "Packet",
@@ -39,6 +41,7 @@ __all__ = [
 _LATER = {
     "ABSENT": "xdpipe.batch",
     "Batch": "xdpipe.batch",
+    "CStage": "xdpipe.c_stage",
     "Packet": "xdpipe.packet_stage",
     "PacketStage": "xdpipe.packet_stage",
     "Pipeline": "xdpipe.pipeline",
