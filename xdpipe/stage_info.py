@@ -27,7 +27,8 @@ class StageInfo:
     """What others need to know of a stage to read its counts."""
 
     name: str
-    native: bool
+    kind: str
+    """native, jit, c, array or packet."""
     counters: tuple[str, ...]
     recording: Recording | FlowRecording | None = None
     """Of a stage that has files written: what it declares."""
@@ -39,6 +40,11 @@ class StageInfo:
         """The budget as the core has it."""
         ns = self.budget_us * 1000
         return int(ns) if ns < NO_BUDGET_NS else NO_BUDGET_NS
+
+    @property
+    def native(self) -> bool:
+        """Whether it runs within a C call, without Python."""
+        return self.kind in ("native", "jit", "c")
 
     @property
     def n_counts(self) -> int:
@@ -66,7 +72,7 @@ def read_counts(infos: Sequence[StageInfo], memory: memoryview) -> list[dict[str
         result.append(
             {
                 "name": info.name,
-                "kind": "native" if info.native else "array",
+                "kind": info.kind,
                 "packets": counts[PACKETS],
                 "ns": counts[NS],
                 "errors": counts[ERRORS],

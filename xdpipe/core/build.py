@@ -29,7 +29,8 @@ def definitions() -> str:
         "#define XP_SET_RING ...\n#define XP_TAP_LEAVING ...\n#define XP_TAPS_MAX ...\n"
         "#define XP_KEY_WORDS ...\n#define XP_KEY_PARTS ...\n#define XP_CHAIN_MAX ...\n"
         "#define XP_HISTOGRAM_SUB_BITS ...\n#define XP_HISTOGRAM_BINS ...\n"
-        "struct xp_batch { ...; };\nstruct xp_counters { ...; };\n"
+        "struct xp_batch { uint32_t n; uint32_t port; uint8_t *base; uint8_t *texts; ...; };\n"
+        "struct xp_counters { ...; };\n"
     ]
     for header in ("xp_batch.h", "xp.h", *STAGES):
         text = (HERE / header).read_text()
