@@ -34,3 +34,8 @@ TARGETS = {
     "headers": Target(lambda: [Headers()]),
     "swap_addresses": Target(lambda: [Headers(), SwapAddresses()], rewrites=True),
 }
+
+LEFT_OUT = {
+    "Record": "what it copies to is shared with another process; it reads nothing of a packet",
+}
+"""Native stages that are not fuzzed, and why."""

@@ -14,7 +14,8 @@ from fuzz.build import GCC, build, program
 from fuzz.image import ImageError, image
 from fuzz.run import FOUND, environment, write_seeds
 from fuzz.seeds import crafted
-from fuzz.targets import TARGETS, Target
+from fuzz.targets import LEFT_OUT, TARGETS, Target
+from xdpipe import stages
 from xdpipe.batch import COLUMNS
 from xdpipe.core._core import ffi
 from xdpipe.stage import NativeStage
@@ -53,6 +54,14 @@ def test_nothing_is_found_in_what_was_found_before_nor_in_the_seeds(
 
 def test_what_was_found_is_of_targets_that_there_are() -> None:
     assert {path.name for path in FOUND.glob("*")} <= set(TARGETS)
+
+
+def test_every_native_stage_is_fuzzed_or_left_out_with_a_reason() -> None:
+    all_stages = [getattr(stages, name) for name in stages.__all__]
+    native = {stage.__name__ for stage in all_stages if issubclass(stage, NativeStage)}
+    fuzzed = {type(target.stages()[-1]).__name__ for target in TARGETS.values()}
+    assert fuzzed | set(LEFT_OUT) == native
+    assert not fuzzed & set(LEFT_OUT)
 
 
 BROKEN = {
