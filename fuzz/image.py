@@ -3,17 +3,21 @@
 A stage's state is made in `make_state`, by cffi, and whatever it points to is held by the stage. So
 that nothing has to be made a second time in C, the memory is taken as it is: from the state on,
 each word that is an address within memory that the stage holds is a pointer, and is written as
-one. A word that is an address of anything else is a function or a table of the core, or a mistake.
+one. A word that is an address of anything else is a function or a table of the core or of another
+library, or a mistake. What `make_state` takes from os.urandom is the same each time, so that an
+input does the same.
 
 `target.c` has the form of the file.
 """
 
 import ctypes
+import random
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,12 +56,15 @@ def _functions() -> dict[int, str]:
 
 
 def _symbol(address: int) -> str | None:
-    """Return the name of what lies at an address in a loaded library (dladdr(3))."""
+    """Return the name and the library of what lies at an address (dladdr(3))."""
     if address in _functions():
-        return _functions()[address]
+        return f"{_functions()[address]} -"
     info = _DlInfo()
     found = ctypes.CDLL(None).dladdr(ctypes.c_void_p(address), ctypes.byref(info))
-    return info.name.decode() if found and info.name and info.address == address else None
+    if not found or not info.name or info.address != address:
+        return None
+    library = info.file.decode()
+    return f"{info.name.decode()} {'-' if '/_core.' in library else library}"
 
 
 class _Maps:
@@ -194,17 +201,24 @@ def _stage_lines(stage: NativeStage, memory: _Memory, counts: int) -> Iterator[s
     yield from (f"provides {name}" for name in stage.provides)
 
 
+def _bound(target: Target) -> tuple[list[NativeStage], list[memoryview]]:
+    """Make a target's stages, and where they count."""
+    stages = list(target.stages())
+    counts = [memoryview(bytearray(8 * (OWN + len(stage.counters)))).cast("Q") for stage in stages]
+    for i, (stage, its) in enumerate(zip(stages, counts, strict=True)):
+        stage.join(stages[:i])
+        stage.bind(its)
+    return stages, counts
+
+
 def image(name: str, target: Target) -> str:
     """Return a target's image.
 
     Raises:
         ImageError: a state points to memory that its stage does not hold, or is too large.
     """
-    stages = list(target.stages())
-    counts = [memoryview(bytearray(8 * (OWN + len(stage.counters)))).cast("Q") for stage in stages]
-    for i, (stage, its) in enumerate(zip(stages, counts, strict=True)):
-        stage.join(stages[:i])
-        stage.bind(its)
+    with patch("os.urandom", random.Random(1).randbytes):
+        stages, counts = _bound(target)
     seen: set[int] = set()
     held = (piece for value in (*stages, *counts) for piece in _memory_of(value, seen))
     memory = _Memory(_merged(held))

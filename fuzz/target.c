@@ -6,7 +6,8 @@
  *   block SIZE MODULO64            memory that a state lies in or points to, by its number from 0
  *   bytes BLOCK OFFSET HEX         what stands in it; all else is 0
  *   pointer BLOCK OFFSET TO AT     there, the address of byte AT of block TO
- *   symbol BLOCK OFFSET NAME       there, the address of a function or table of the core
+ *   symbol BLOCK OFFSET NAME FILE  there, the address of a function or table of the core (-) or of
+ *                                  a library
  *   stage NAME FUNCTION BLOCK AT COUNTS COUNTS_AT
  *   counter NAME                   of the stage named last, in their order
  *   provides COLUMN                likewise
@@ -94,6 +95,17 @@ static uint32_t column_named(const char *name)
 	return 0;
 }
 
+static void *find_symbol(const char *name, const char *file)
+{
+	void *library = strcmp(file, "-") ? dlopen(file, RTLD_NOW | RTLD_GLOBAL) : RTLD_DEFAULT;
+	void *address = dlsym(library, name);
+
+	if (!address)
+		fprintf(stderr, "fuzz: no %s in %s\n", name, file);
+	demand(address != NULL);
+	return address;
+}
+
 static void read_line(char *line)
 {
 	struct fuzz_stage *stage = target.n_stages ? target.stages + target.n_stages - 1 : NULL;
@@ -111,8 +123,8 @@ static void read_line(char *line)
 		add_bytes(block, at, text);
 	} else if (sscanf(line, "pointer %u %zu %u %zu", &block, &at, &to, &to_at) == 4) {
 		put_address(block, at, place(to, to_at, 0));
-	} else if (sscanf(line, "symbol %u %zu %63s", &block, &at, name) == 3) {
-		put_address(block, at, dlsym(RTLD_DEFAULT, name));
+	} else if (sscanf(line, "symbol %u %zu %63s %65535s", &block, &at, name, text) == 4) {
+		put_address(block, at, find_symbol(name, text));
 	} else if (sscanf(line, "stage %63s %65535s", name, text) == 2) {
 		void *run = dlsym(RTLD_DEFAULT, text);
 

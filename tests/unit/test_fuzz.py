@@ -3,6 +3,8 @@
 The same driver as in `./dev fuzz`, built by gcc with its sanitizers.
 """
 
+import ctypes
+import os
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +19,7 @@ from fuzz.seeds import crafted
 from fuzz.targets import LEFT_OUT, TARGETS, Target
 from xdpipe import stages
 from xdpipe.batch import COLUMNS
-from xdpipe.core._core import ffi
+from xdpipe.core._core import ffi, lib
 from xdpipe.stage import NativeStage
 from xdpipe.stages import Headers
 
@@ -215,15 +217,34 @@ def test_an_image_has_what_a_state_points_to() -> None:
     assert f"bytes {numbers} 0 {hexed}" in lines
 
 
-def test_an_image_names_functions_of_the_core() -> None:
+def test_an_image_names_functions_of_the_core_and_of_libraries() -> None:
+    libc = ctypes.CDLL("libc.so.6")
+    elsewhere = ctypes.cast(libc.qsort_r, ctypes.c_void_p).value
+
     def change(holder: Holder) -> None:
-        from xdpipe.core._core import lib
-
         holder.tap.program = ffi.cast("void *", ffi.addressof(lib, "xp_stage_headers"))
+        holder.tap.options = ffi.cast("uint8_t *", elsewhere)
 
-    offset = dict(ffi.typeof("struct xp_tap").fields)["program"].offset
-    symbols = [line.split() for line in lines_of(Holder(change)) if line.startswith("symbol")]
-    assert [(int(at), name) for _, _, at, name in symbols] == [(offset, "xp_stage_headers")]
+    offsets = {name: field.offset for name, field in ffi.typeof("struct xp_tap").fields}
+    symbols = [line.split()[2:] for line in lines_of(Holder(change)) if line.startswith("symbol")]
+    assert [(int(at), name) for at, name, _ in symbols] == [
+        (offsets["program"], "xp_stage_headers"),
+        (offsets["options"], "qsort_r"),
+    ]
+    assert [file == "-" for _, _, file in symbols] == [True, False]
+    assert "libc.so" in symbols[1][2]
+
+
+def test_an_image_is_the_same_each_time() -> None:
+    class Secret(Holder):
+        def make_state(self, counters: object) -> object:
+            self.tap.snaplen = int.from_bytes(os.urandom(4), "little")
+            return super().make_state(counters)
+
+    contents = [[line for line in lines_of(Secret()) if line.startswith("bytes")] for _ in range(2)]
+    assert contents[0] == contents[1]
+    snaplen = dict(ffi.typeof("struct xp_tap").fields)["snaplen"].offset
+    assert any(line.split()[2] == str(snaplen) for line in contents[0])
 
 
 def test_memory_that_a_stage_does_not_hold_is_told() -> None:
