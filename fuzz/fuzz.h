@@ -72,6 +72,7 @@ struct fuzz_target {
 	unsigned int headroom;	 /* bytes before a packet that stages may use */
 	unsigned int rewrites;	 /* stages change packets; else no byte may change */
 	unsigned int by_batch;	 /* what is said may depend on where batches end */
+	unsigned int many_faults; /* stages may count several faults of a packet */
 };
 
 extern struct fuzz_target target;
@@ -92,6 +93,7 @@ void read_input(const uint8_t *data, size_t size, struct fuzz_input *input);
 
 /* lay.c */
 extern struct xp_batch *batch;
+extern uint32_t piece_capacity; /* of the batch */
 void make_batch(void);
 void lay_batch(const struct fuzz_input *input, uint32_t first, uint32_t n, uint8_t fill);
 void free_packets(void);

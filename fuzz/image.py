@@ -170,13 +170,14 @@ class _Memory:
         first = -start % 8
         end = first + max(size - first, 0) // 8 * 8
         words = np.frombuffer(bytes(data[first:end]), np.uint64)
+        addresses = []
         for k in self.maps.which(words):
             at, word = first + 8 * int(k), int(words[k])
             found = self.find(word)
             if found is not None:
-                yield f"pointer {number} {at} {found[0]} {found[1]}"
+                addresses.append(f"pointer {number} {at} {found[0]} {found[1]}")
             elif (name := _symbol(word)) is not None:
-                yield f"symbol {number} {at} {name}"
+                addresses.append(f"symbol {number} {at} {name}")
             else:
                 raise ImageError(
                     f"{owner}: byte {at} of {size} that its state lies in or points to is the "
@@ -189,6 +190,7 @@ class _Memory:
             part = part.strip(b"\0")
             if part:
                 yield f"bytes {number} {at + head} {part.hex()}"
+        yield from addresses  # last: there are zeros between bytes
 
 
 def _stage_lines(stage: NativeStage, memory: _Memory, counts: int) -> Iterator[str]:
@@ -227,5 +229,6 @@ def image(name: str, target: Target) -> str:
         told += _stage_lines(stage, memory, int(ffi.cast("uintptr_t", ffi.from_buffer(its))))
     lines = list(memory.lines(name))
     head = f"target {name} {target.port} {target.headroom} {target.rewrites:d} {target.by_batch:d}"
+    head += f" {target.many_faults:d}"
     blocks, contents = zip(*lines, strict=True)
     return "\n".join(filter(None, (head, *blocks, *contents, *told))) + "\n"

@@ -15,6 +15,8 @@
 
 struct xp_batch *batch;
 static uint8_t *tiny_texts, *texts;
+uint32_t piece_capacity;
+static const struct xp_column *headroom; /* the column; NULL: there is none */
 static void *frames[PACKETS * PIECES];
 static uint32_t n_frames;
 
@@ -36,12 +38,16 @@ void make_batch(void)
 		void *column = block((size_t)c->item_size * c->width * PACKETS);
 
 		memcpy((uint8_t *)batch + c->field, &column, sizeof(column));
+		if (strcmp(c->name, "headroom") == 0)
+			headroom = c;
 	}
 	batch->more_addr = block(batch->more_capacity * sizeof(*batch->more_addr));
 	batch->more_len = block(batch->more_capacity * sizeof(*batch->more_len));
 	batch->sent_tag = block(batch->sent_capacity * sizeof(*batch->sent_tag));
 	batch->sent_time_ns = block(batch->sent_capacity * sizeof(*batch->sent_time_ns));
-	batch->pieces = block((size_t)XP_PIECES * PACKETS * sizeof(*batch->pieces));
+	/* the arena has texts behind pieces, from a cache line on */
+	piece_capacity = (uint32_t)((batch->texts - (uint8_t *)batch->pieces) / (int)sizeof(*batch->pieces));
+	batch->pieces = block(piece_capacity * sizeof(*batch->pieces));
 	texts = block((size_t)XP_TEXT_ROOM * PACKETS);
 	tiny_texts = block(TINY_TEXTS);
 }
@@ -76,6 +82,10 @@ static void lay_packet(uint32_t i, const struct fuzz_packet *packet)
 	batch->n_frames[i] = (uint8_t)packet->n_pieces;
 	batch->more[i] = batch->n_more;
 	batch->time_ns[i] = packet->time_ns;
+	if (headroom) /* little endian */
+		memcpy((uint8_t *)xp_batch_column(batch, (uint32_t)(headroom - xp_columns)) +
+			       i * headroom->item_size,
+		       &target.headroom, headroom->item_size);
 	batch->addr[i] = frame(p, packet->piece[0]);
 	p += packet->piece[0];
 	for (uint32_t k = 1; k < packet->n_pieces; k++) {

@@ -13,7 +13,7 @@ static uint64_t digest_of_pieces(uint32_t i, const uint32_t *at, const void *n, 
 	uint32_t count = 0;
 
 	memcpy(&count, (const uint8_t *)n + i * size, size);
-	DEMAND((uint64_t)at[i] + count <= batch->n_pieces && batch->n_pieces <= XP_PIECES * PACKETS,
+	DEMAND((uint64_t)at[i] + count <= batch->n_pieces && batch->n_pieces <= piece_capacity,
 	       "packet %u of the batch: %u pieces at %u, of %u", i, count, at[i], batch->n_pieces);
 	for (uint32_t k = at[i]; k < at[i] + count; k++) {
 		const struct xp_piece *piece = batch->pieces + k;

@@ -208,6 +208,9 @@ def crafted() -> Iterator[bytes]:
             yield session([record(Kind.UDP_FROM, message, flow=flow, split=9)])
         for to, back in _streams():
             yield stream(to, back, flow=flow)
+    # more connections than a table of a few has room for, twice
+    flows = [*range(16), *(IPV6 | flow for flow in range(16))]
+    yield session(record(Kind.TCP_TO, _GET, flow=flow) for flow in flows * 2)
     # what is lost, comes late, and comes again
     said, _ = _http2()
     yield session(

@@ -2,7 +2,7 @@
 /*
  * A target's image: the stages of its chain and their states, as Python made them (image.py).
  *
- *   target NAME PORT HEADROOM REWRITES BY_BATCH
+ *   target NAME PORT HEADROOM REWRITES BY_BATCH MANY_FAULTS
  *   block SIZE MODULO64            memory that a state lies in or points to, by its number from 0
  *   bytes BLOCK OFFSET HEX         what stands in it; all else is 0
  *   pointer BLOCK OFFSET TO AT     there, the address of byte AT of block TO
@@ -114,8 +114,8 @@ static void read_line(char *line)
 	unsigned int block, to;
 	size_t at, to_at;
 
-	if (sscanf(line, "target %63s %u %u %u %u", target.name, &target.port, &target.headroom,
-		   &target.rewrites, &target.by_batch) == 5)
+	if (sscanf(line, "target %63s %u %u %u %u %u", target.name, &target.port, &target.headroom,
+		   &target.rewrites, &target.by_batch, &target.many_faults) == 6)
 		return;
 	if (sscanf(line, "block %zu %zu", &at, &to_at) == 2) {
 		add_block(at, to_at);

@@ -18,7 +18,7 @@ from fuzz.run import FOUND, environment, write_seeds
 from fuzz.seeds import crafted
 from fuzz.targets import LEFT_OUT, TARGETS, Target
 from xdpipe import stages
-from xdpipe.batch import COLUMNS
+from xdpipe.batch import COLUMNS, MALFORMED
 from xdpipe.core._core import ffi, lib
 from xdpipe.stage import NativeStage
 from xdpipe.stages import Headers
@@ -60,7 +60,7 @@ def test_what_was_found_is_of_targets_that_there_are() -> None:
 
 def test_every_native_stage_is_fuzzed_or_left_out_with_a_reason() -> None:
     all_stages = [getattr(stages, name) for name in stages.__all__]
-    native = {stage.__name__ for stage in all_stages if issubclass(stage, NativeStage)}
+    native = {one.__name__ for one in all_stages if issubclass(one, NativeStage)}
     fuzzed = {type(target.stages()[-1]).__name__ for target in TARGETS.values()}
     assert fuzzed | set(LEFT_OUT) == native
     assert not fuzzed & set(LEFT_OUT)
@@ -78,7 +78,7 @@ BROKEN = {
     "writes_a_row_too_many": ("b->ip_ttl[i] = 1; b->ip_ttl[b->n < b->capacity ? b->n : 0] = 1;",
                               "ip_ttl: row"),
     "writes_beyond_a_column": ("b->ip_ttl[b->capacity] = 1;", "heap-buffer-overflow"),
-    "writes_beyond_its_counters": ("counters[3] = 1;", "heap-buffer-overflow"),
+    "writes_beyond_its_counters": (f"counters[{len(MALFORMED) + 2}] = 1;", "heap-buffer-overflow"),
     "says_an_offset_beyond": ("b->l3[i] = b->len[i] + 1;", "l3 is"),
     "says_a_negative_offset": ("b->l3[i] = -1;", "l3 is -1"),
     "says_too_much_payload": ("b->payload[i] = 1; b->payload_len[i] = b->len[i];", "payload 1 +"),
@@ -88,8 +88,9 @@ BROKEN = {
     "says_a_nameless_reason": ("b->malformed[i] = 200;", "which has no name"),
     "leaves_a_column": ("b->ip_ttl[i] = b->ip_ttl[i];", "ip_ttl differs when it is run again"),
     "depends_on_the_batch": ("b->ip_ttl[i] = (uint8_t)b->n;", "ip_ttl differs"),
-    "counts_otherwise": ("counters[2] += b->n;", "other counts"),
+    "counts_otherwise": (f"counters[{len(MALFORMED) + 1}] += b->n;", "other counts"),
     "miscounts": ("b->malformed[i] = 1;", "malformed_eth_short counts 0"),
+    "counts_without_reason": ("counters[0]++;", "malformed counts 1, and the reasons together 0"),
     "changes_a_packet": ("p[0] ^= 1;", "is changed"),
     "gives_no_verdict": ("b->verdict[i] = 9;", "verdict 9"),
     "decides_again": ("b->verdict[i] = XP_TX;", "verdict was 1 and is 2"),
@@ -131,7 +132,7 @@ int xp_stage_{name}(struct xp_batch *b, void *state)
 class Broken(NativeStage):
     """Fills the columns as Headers does, but for one mistake."""
 
-    counters = ("malformed", "malformed_eth_short", "other")
+    counters = ("malformed", *(f"malformed_{reason.lower()}" for reason in MALFORMED), "other")
     provides = ("flags", "malformed", "l3", "payload", "payload_len", "ip_ttl", *TEXTS)
     function = "xp_stage_nothing"
 
@@ -213,6 +214,8 @@ def test_an_image_has_what_a_state_points_to() -> None:
     }
     snaplen = dict(ffi.typeof("struct xp_tap").fields)["snaplen"].offset
     assert f"bytes {tap} {snaplen} 4d" in lines
+    between = next(i for i, line in enumerate(lines) if line.startswith(f"bytes {tap} "))
+    assert all(i > between for i, line in enumerate(lines) if line.startswith(f"pointer {tap} "))
     hexed = np.arange(1, 11, dtype="<u4").tobytes().rstrip(b"\0").hex()
     assert f"bytes {numbers} 0 {hexed}" in lines
 
