@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from packets import again
 
 from xdpipe.batch import Batch
 from xdpipe.chain import Chain
@@ -24,7 +25,7 @@ SLICE = 8192  # packets, at the most
 
 
 class Laid:
-    """Packets in frames of 2048 bytes, again and again until the frames are full.
+    """Packets in frames of 2048 bytes, again and again, of other hosts, until the frames are full.
 
     Args:
         packets: in their order; of more than there are frames, some from all of them.
@@ -42,7 +43,8 @@ class Laid:
         random.Random(1).shuffle(order)
         lens = [len(packets[k % len(packets)]) for k in range(n_frames)]
         for k, frame in enumerate(order):
-            packet = np.frombuffer(packets[k % len(packets)], np.uint8)
+            turn, place = divmod(k, len(packets))
+            packet = np.frombuffer(again(packets[place], turn), np.uint8)
             frames[frame, headroom : headroom + len(packet)] = packet
         self.batch = Batch(memory, BATCH)
         addresses = np.array(order, np.uint64) * FRAME + headroom

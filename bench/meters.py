@@ -1,12 +1,13 @@
 """nfstream over a capture file, as FlowMeter does it: the flows, and how long it takes."""
 
-import itertools
 import os
 import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from packets import again
 
 HERE = Path(__file__).resolve().parent
 CAPTURE = HERE.parent / "build" / "bench" / "flows.pcap"
@@ -17,23 +18,17 @@ PACKETS = 100_000
 def write_capture(packets: list[bytes]) -> int:
     """Write the packets again and again, each time between other hosts; return how many.
 
-    The packets are plain: IPv4 addresses lie at byte 26, IPv6 ones at byte 22. A microsecond lies
-    between two packets, so that no flow times out.
+    A microsecond lies between two packets, so that no flow times out.
     """
     CAPTURE.parent.mkdir(parents=True, exist_ok=True)
-    n = 0
     with CAPTURE.open("wb") as file:
         file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 1 << 18, 1))
-        for again in itertools.count():
-            for packet in packets:
-                if n == PACKETS:
-                    return n
-                at = 27 if packet[12:14] == b"\x08\0" else 24
-                other = packet[:at] + bytes([packet[at] ^ again]) + packet[at + 1 :]
-                stamp = struct.pack("<IIII", 1_700_000_000, n, len(packet), len(packet))
-                file.write(stamp + other)
-                n += 1
-    return n
+        for n in range(PACKETS):
+            turn, place = divmod(n, len(packets))
+            packet = again(packets[place], turn)
+            stamp = struct.pack("<IIII", 1_700_000_000, n, len(packet), len(packet))
+            file.write(stamp + packet)
+    return PACKETS
 
 
 @contextmanager

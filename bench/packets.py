@@ -108,6 +108,20 @@ def _crafted() -> list[bytes]:
     return packets
 
 
+def again(packet: bytes, k: int) -> bytes:
+    """Return a packet as one of other hosts: the same ones for the same k, up to 65535.
+
+    Of both of its IP addresses the last two bytes change, so that the directions of a flow stay
+    those of one flow. Checksums do not follow.
+    """
+    ends = {b"\x08\0": (30, 34), b"\x86\xdd": (38, 54)}.get(packet[12:14], ())
+    other = bytearray(packet)
+    for end in ends if k and len(packet) >= 54 else ():
+        last = int.from_bytes(packet[end - 2 : end], "big") ^ k
+        other[end - 2 : end] = last.to_bytes(2, "big")
+    return bytes(other)
+
+
 class Traffic:
     """All packets there are, and by kind.
 

@@ -35,7 +35,7 @@ class Question(NamedTuple):
 
 
 class Hello(NamedTuple):
-    """A ClientHello: how many ciphers it offers, and the server's name; "" without one."""
+    """A ClientHello: how many ciphers it offers, and the server's name in lower case, or ""."""
 
     n_ciphers: int
     name: str
@@ -74,7 +74,7 @@ def _address(raw: bytes) -> int:
 
 def _server_name(extension: bytes) -> str:
     """Return the name in an extension server_name (RFC 6066, 3)."""
-    return extension[5 : 5 + int.from_bytes(extension[3:5], "big")].decode("latin-1")
+    return extension[5 : 5 + int.from_bytes(extension[3:5], "big")].decode("latin-1").lower()
 
 
 # Each of these makes a reader: import once, then a function of one packet.
@@ -194,7 +194,7 @@ def scapy_hello() -> Callable[[bytes], Hello]:
         hello = TLS(payload).msg[0]
         names = [ext for ext in hello.ext or () if isinstance(ext, TLS_Ext_ServerName)]
         name = names[0].servernames[0].servername.decode("latin-1") if names else ""
-        return Hello(len(hello.ciphers), name)
+        return Hello(len(hello.ciphers), name.lower())
 
     return read
 
@@ -218,6 +218,12 @@ def xdpipe_headers(batch: Batch) -> list[Fields]:
     version, proto, ttl, sport, dport, flags = (column.tolist() for column in columns)
     rows = zip(version, src, dst, proto, ttl, sport, dport, flags, strict=True)
     return [Headers(*row) for row in rows]
+
+
+def xdpipe_hello(batch: Batch) -> list[Fields]:
+    """Return what the columns of Tls say."""
+    ciphers = (batch.tls_ciphers["len"] // 2).tolist()
+    return [Hello(n, name) for n, name in zip(ciphers, batch.text("tls_sni"), strict=True)]
 
 
 def cpu_ns(read: Callable[[bytes], Any], packets: Sequence[bytes], seconds: float) -> float:

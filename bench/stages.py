@@ -18,12 +18,25 @@ import meters
 import readers
 import tins
 from laid import BATCH, COLD_FRAMES, Laid
-from packets import Traffic
+from packets import Traffic, again
 
 from xdpipe.batch import Batch
 from xdpipe.chain import Chain
-from xdpipe.stage import Stage
-from xdpipe.stages import Headers, SwapAddresses
+from xdpipe.stage import NativeStage, Stage
+from xdpipe.stages import (
+    Count,
+    Flow,
+    Headers,
+    Histogram,
+    Http1,
+    RateLimit,
+    Sample,
+    SwapAddresses,
+    TcpStreams,
+    Tls,
+    Top,
+    Where,
+)
 from xdpipe.verdict import Verdict
 
 
@@ -45,9 +58,23 @@ class Native:
     afresh: bool = False
 
 
+def streams(*behind: NativeStage) -> list[NativeStage]:
+    return [Headers(), TcpStreams(), *behind]
+
+
 NATIVE = {
     "headers": Native(lambda: [Headers()], aim="≤ 15"),
+    "tcp_streams": Native(streams, "tcp", afresh=True),
+    "tls": Native(lambda: streams(Tls()), "tls", "≤ 60", afresh=True),
+    "tls_hello": Native(lambda: streams(Tls()), "hello", afresh=True),
+    "http1": Native(lambda: streams(Http1()), "http", afresh=True),
     "swap_addresses": Native(lambda: [Headers(), SwapAddresses()], "plain"),
+    "count": Native(lambda: [Headers(), Count("ip_proto", "l4_dport")], "plain"),
+    "histogram": Native(lambda: [Headers(), Histogram("payload_len")], "plain"),
+    "rate_limit": Native(lambda: [Headers(), RateLimit(Flow(), rate=1e6, burst=99)], "plain"),
+    "sample": Native(lambda: [Headers(), Sample(10, mark=1)], "plain"),
+    "top": Native(lambda: [Headers(), Top("src")], "plain"),
+    "where": Native(lambda: [Headers(), Where("udp port 53", mark=1)], "plain"),
 }
 
 
@@ -73,7 +100,7 @@ class Protocol:
 PROTOCOLS = {
     "headers": Protocol("plain", readers.Headers, "headers", readers.xdpipe_headers, payload=False),
     "dns": Protocol("dns", readers.Question),
-    "hello": Protocol("hello", readers.Hello),
+    "hello": Protocol("hello", readers.Hello, "tls_hello", readers.xdpipe_hello),
 }
 FLOW_METER: Callable[[], dict[str, float]] | None = None
 """Measures FlowMeter over meters.CAPTURE, as meters.nfstream does."""
@@ -115,7 +142,8 @@ class Contest:
         self.readers = {
             peer: make() for peer, make in readers.READERS[name].items() if peer_lacks(peer) is None
         }
-        packets = traffic.of(self.protocol.traffic)
+        # each of hosts of its own: none comes again in a connection of another
+        packets = [again(packet, k) for k, packet in enumerate(traffic.of(self.protocol.traffic))]
         data = payloads(packets) if self.protocol.payload else packets
         self.packets, self.data = [], []
         for packet, one in zip(packets, data, strict=True):
@@ -136,8 +164,7 @@ class Contest:
         if self.protocol.columns is not None and self.protocol.stage is not None:
             batch = Batch(bytearray(2048 * len(self.packets)), len(self.packets))
             batch.load(self.packets)
-            for stage in NATIVE[self.protocol.stage].make():
-                stage.process(batch)
+            Chain(NATIVE[self.protocol.stage].make(), batch).run()
             digests["xdpipe"] = readers.digest(self.protocol.columns(batch))
         first, *others = digests
         for other in others:

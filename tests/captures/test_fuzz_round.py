@@ -14,7 +14,7 @@ from fuzz.targets import TARGETS, Target
 from xdpipe.stage import NativeStage
 from xdpipe.stages import Headers
 
-SECONDS = 3
+SECONDS = 2
 LACKS = CLANG.lacks()
 pytestmark = pytest.mark.skipif(LACKS is not None, reason=f"{LACKS}: ./dev fuzz installs it")
 
