@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-COMMANDS = ["setup", "demo", "test", "lint", "bench", "vm"]
+COMMANDS = ["setup", "demo", "test", "lint", "fuzz", "bench", "vm"]
 
 
 def dev(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,75 @@
+"""The table of what is fuzzed: a chain of stages for each target, one line to be added."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from xdpipe.stage import NativeStage
+from xdpipe.stages import (
+    Count,
+    Flow,
+    Headers,
+    Histogram,
+    Http1,
+    Prefix,
+    RateLimit,
+    Sample,
+    SwapAddresses,
+    TcpStreams,
+    Tls,
+    Top,
+    Where,
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A chain of native stages that inputs are run through.
+
+    Attributes:
+        stages: makes the chain, anew with each call. Give stages little memory: all of their
+            state is put back before each run.
+        port: the server's, in packets that the driver makes around payload (input.c).
+        rewrites: the stages change packets. Else the driver demands that no byte changes.
+        by_batch: what they say may depend on where batches end. Else the driver demands that it
+            does not.
+        many_faults: a stage may count several faults of a packet, the first of which stands in its
+            column. Else the driver demands that it counts what stands there.
+        headroom: bytes before a packet that the stages may use.
+        tokens: what libFuzzer puts into inputs, beside what it finds itself.
+    """
+
+    stages: Callable[[], Sequence[NativeStage]]
+    port: int = 80
+    rewrites: bool = False
+    by_batch: bool = False
+    many_faults: bool = False
+    headroom: int = 0
+    tokens: tuple[bytes, ...] = ()
+
+
+def _streams(*behind: NativeStage) -> list[NativeStage]:
+    return [Headers(), TcpStreams(n_connections=8, n_chunks=16), *behind]
+
+
+# Chunks that TcpStreams hands on are free again with the next batch: one batch may lack some where
+# several do not.
+TARGETS = {
+    "headers": Target(lambda: [Headers()]),
+    "tcp_streams": Target(_streams, by_batch=True),
+    "tls": Target(lambda: _streams(Tls(n_buffers=4)), port=443, by_batch=True, many_faults=True),
+    "http1": Target(
+        lambda: _streams(Http1(n_buffers=4, n_messages=16)), by_batch=True, many_faults=True
+    ),
+    "swap_addresses": Target(lambda: [Headers(), SwapAddresses()], rewrites=True),
+    "count": Target(lambda: [Headers(), Count(Prefix("src", bits4=24), "l4_dport", n=8)]),
+    "histogram": Target(lambda: [Headers(), Histogram("payload_len")]),
+    "rate_limit": Target(lambda: [Headers(), RateLimit(Flow(), rate=9, burst=9, n_keys=8)]),
+    "sample": Target(lambda: [Headers(), Sample(3, "flow", mark=1, seed=1)]),
+    "top": Target(lambda: [Headers(), Top("src", n=8, by="bytes")]),
+    "where": Target(lambda: [Headers(), Where("tcp[13] & 2 != 0 or udp port 53", mark=1)]),
+}
+
+LEFT_OUT = {
+    "Record": "what it copies to is shared with another process; it reads nothing of a packet",
+}
+"""Native stages that are not fuzzed, and why."""
