@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What must hold of a batch behind a stage, by what the table of columns says of each column:
+ * What must hold of a batch behind a stage, by what the table of columns says of each column that it
+ * or a stage before it fills:
  *
  *   "offset ..."                XP_ABSENT, or within the packet (its end included)
  *   NAME_len, NAME an offset    NAME + NAME_len within the packet; 0 where NAME is absent
@@ -225,12 +226,16 @@ static void check_verdicts(const struct fuzz_stage *stage, uint32_t first)
 void check_stage(const struct fuzz_stage *stage, uint32_t first)
 {
 	struct malformed *m = malformed + (stage - target.stages);
+	uint8_t filled[COLUMNS] = {0};
 
+	for (const struct fuzz_stage *s = target.stages; s <= stage; s++)
+		for (uint32_t i = 0; i < xp_n_columns; i++)
+			filled[i] |= s->provides[i];
 	DEMAND(batch->n_text <= batch->text_capacity, "%s: %u bytes of texts where %u have room",
 	       stage->name, batch->n_text, batch->text_capacity);
 	check_verdicts(stage, first);
 	for (uint32_t i = 0; i < xp_n_columns; i++) {
-		if (!stage->provides[i])
+		if (!filled[i])
 			continue;
 		if (columns[i].is_offset)
 			check_offsets(stage, xp_columns + i, first);

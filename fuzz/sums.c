@@ -26,7 +26,10 @@ static uint32_t sum16(uint32_t sum, const uint8_t *p, uint32_t n)
 	return sum;
 }
 
-/* Which checksums a packet has, and which of them are right (RFC 1071). */
+/*
+ * Which checksums a packet has, and which of them are right (RFC 1071). With options or extension
+ * headers, other addresses than those of the IP header may be summed (RFC 8200, 8.1): not looked at.
+ */
 static uint8_t sums(uint32_t i)
 {
 	uint32_t flags = copies->flags[i], n, sum;
@@ -38,7 +41,7 @@ static uint8_t sums(uint32_t i)
 	if (copies->ip_version[i] == 4)
 		found |= HAS_IP | (sum16(0, ip, (ip[0] & 15) * 4u) == 0xffff ? SUM_IP : 0);
 	if (!(flags & (XP_FLAG_TCP | XP_FLAG_UDP | XP_FLAG_ICMP | XP_FLAG_ICMP6)) ||
-	    flags & XP_FLAG_FRAGMENT)
+	    flags & (XP_FLAG_FRAGMENT | XP_FLAG_IP_OPTIONS))
 		return found;
 	l4 = xp_packet(copies, i) + copies->l4[i];
 	n = (uint32_t)(copies->payload[i] + copies->payload_len[i] - copies->l4[i]);

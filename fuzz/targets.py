@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from xdpipe.stage import NativeStage
 from xdpipe.stages import (
     Count,
+    Decap,
+    DecrementTtl,
     Flow,
     Headers,
     Histogram,
@@ -13,6 +15,8 @@ from xdpipe.stages import (
     Prefix,
     RateLimit,
     Sample,
+    SetAddresses,
+    SetVlan,
     SwapAddresses,
     TcpStreams,
     Tls,
@@ -47,6 +51,9 @@ class Target:
     tokens: tuple[bytes, ...] = ()
 
 
+_MAC = "02:00:00:00:00:07"
+
+
 def _streams(*behind: NativeStage) -> list[NativeStage]:
     return [Headers(), TcpStreams(n_connections=8, n_chunks=16), *behind]
 
@@ -55,12 +62,21 @@ def _streams(*behind: NativeStage) -> list[NativeStage]:
 # several do not.
 TARGETS = {
     "headers": Target(lambda: [Headers()]),
+    "decap": Target(lambda: [Headers(), Decap()], port=4789),
     "tcp_streams": Target(_streams, by_batch=True),
     "tls": Target(lambda: _streams(Tls(n_buffers=4)), port=443, by_batch=True, many_faults=True),
     "http1": Target(
         lambda: _streams(Http1(n_buffers=4, n_messages=16)), by_batch=True, many_faults=True
     ),
     "swap_addresses": Target(lambda: [Headers(), SwapAddresses()], rewrites=True),
+    "set_addresses": Target(
+        lambda: [Headers(), SetAddresses(_MAC, _MAC, "192.0.2.0/24", ("192.0.2.1", "::1"), 7, 8)],
+        rewrites=True,
+    ),
+    "decrement_ttl": Target(lambda: [Headers(), DecrementTtl()], rewrites=True),
+    "set_vlan": Target(lambda: [Headers(), SetVlan(7, pcp=3)], rewrites=True),
+    "push_vlan": Target(lambda: [Headers(), SetVlan(7, push=True)], rewrites=True, headroom=4),
+    "pop_vlan": Target(lambda: [Headers(), SetVlan(pop=True)], rewrites=True),
     "count": Target(lambda: [Headers(), Count(Prefix("src", bits4=24), "l4_dport", n=8)]),
     "histogram": Target(lambda: [Headers(), Histogram("payload_len")]),
     "rate_limit": Target(lambda: [Headers(), RateLimit(Flow(), rate=9, burst=9, n_keys=8)]),

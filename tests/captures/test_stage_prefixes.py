@@ -19,7 +19,7 @@ from guard_page import PAGE, GuardedBatch
 from xdpipe import stages
 from xdpipe.batch import ABSENT, COLUMNS, FLAGS, Batch
 from xdpipe.stage import NativeStage
-from xdpipe.stages import Headers, Http1, TcpStreams, Tls
+from xdpipe.stages import Decap, Headers, Http1, TcpStreams, Tls
 
 HEAD = 160
 TAIL = 16
@@ -73,7 +73,12 @@ def streams(*behind: NativeStage) -> list[NativeStage]:
 PARSERS = {
     "Headers": Parser(
         lambda: [Headers()], ("malformed",), "malformed", mends=False,
-        progress=("flags", "ip_proto", "flow_hash", "eth_type", "n_vlans", "vlan_tci"),
+        progress=("flags", "ip_proto", "flow_hash", "eth_type", "n_vlans", "vlan_tci",
+                  "n_mpls"),
+    ),
+    "Decap": Parser(
+        lambda: [Headers(), Decap()], ("decap_malformed", "n_tunnels"), "decap_malformed",
+        progress=("n_tunnels", "tunnels", "tunnel_id", "inner"),
     ),
     # a shorter segment is as good as a longer one; each has a connection of its own
     "TcpStreams": Parser(
@@ -90,8 +95,8 @@ PARSERS = {
         depth=400, streams=True,
     ),
 }  # fmt: skip
-NO_PARSERS = {"Count", "Histogram", "RateLimit", "Record", "Sample", "SwapAddresses", "Top",
-              "Where"}  # fmt: skip
+NO_PARSERS = {"Count", "DecrementTtl", "Histogram", "RateLimit", "Record", "Sample", "SetAddresses",
+              "SetVlan", "SwapAddresses", "Top", "Where"}  # fmt: skip
 """Stages that read nothing of a packet but what others said of it, or that libpcap reads."""
 
 

@@ -20,7 +20,7 @@ from fuzz.targets import LEFT_OUT, TARGETS, Target
 from xdpipe import stages
 from xdpipe.batch import COLUMNS, MALFORMED
 from xdpipe.core._core import ffi, lib
-from xdpipe.stage import NativeStage
+from xdpipe.stage import OWN, NativeStage
 from xdpipe.stages import Headers
 
 LACKS = GCC.lacks()
@@ -206,9 +206,9 @@ def test_an_image_has_what_a_state_points_to() -> None:
     pointers = [tuple(map(int, line.split()[1:])) for line in lines if line.startswith("pointer ")]
     assert sizes[state] == ffi.sizeof("struct xp_record_state")
     tap, numbers = sizes.index(ffi.sizeof("struct xp_tap")), sizes.index(40)
-    counts = sizes.index(8 * 4)
+    counts = sizes.index(8 * (OWN + 1))
     assert set(pointers) == {
-        (state, ffi.typeof("struct xp_record_state").fields[0][1].offset, counts, 8 * 3),
+        (state, ffi.typeof("struct xp_record_state").fields[0][1].offset, counts, 8 * OWN),
         (state, dict(ffi.typeof("struct xp_record_state").fields)["tap"].offset, tap, 0),
         (tap, dict(ffi.typeof("struct xp_tap").fields)["option_at"].offset, numbers, 8),
     }
