@@ -11,6 +11,7 @@
 
 #include "columns/headers.h"
 #include "columns/http1.h"
+#include "columns/http2.h"
 #include "columns/receive.h"
 #include "columns/tcp_streams.h"
 #include "columns/tls.h"
@@ -27,7 +28,8 @@
 	XP_HEADERS_COLUMNS(X)                                                                      \
 	XP_TCP_STREAMS_COLUMNS(X)                                                                  \
 	XP_TLS_COLUMNS(X)                                                                          \
-	XP_HTTP1_COLUMNS(X)
+	XP_HTTP1_COLUMNS(X)                                                                        \
+	XP_HTTP2_COLUMNS(X)
 
 /*
  * Columns whose values have names: E(column, list) for bits, X(name, bit, meaning), and for
@@ -41,6 +43,9 @@
 	E(tls_hello, XP_TLS_HELLO)                                                                 \
 	E(tls_malformed, XP_TLS_MALFORMED)                                                         \
 	E(http_kind, XP_HTTP1_KIND)                                                                \
-	E(http_malformed, XP_HTTP1_MALFORMED)
+	E(http_malformed, XP_HTTP1_MALFORMED)                                                      \
+	E(http2_kind, XP_HTTP2_KIND)                                                               \
+	E(http2_flood, XP_HTTP2_FLOOD)                                                             \
+	E(http2_malformed, XP_HTTP2_MALFORMED)
 
 #endif
