@@ -7,7 +7,7 @@ import socket
 import struct
 import subprocess
 import termios
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 
+import tshark
 from hosts import CLIENT4, HOST4, PATIENCE, PIPELINES, Bench, until
 from xdpipe.chain import Chain
 from xdpipe.check import CaptureBatches
 from xdpipe.stages import Headers, Http2, TcpStreams
+from xdpipe.stages.http2 import FRAME
 
 PROGRAMS = ("nghttpd", "nghttp", "h2load")
 missing = [name for name in PROGRAMS if shutil.which(name) is None]
@@ -77,20 +79,43 @@ def stage(status: dict[str, Any]) -> dict[str, int]:
     return counters
 
 
-def read(capture: Path) -> tuple[dict[str, int], Counter[int], Counter[str]]:
-    """Return the counters of Http2 over a capture, the statuses and the requests' paths."""
-    http = Http2()
-    statuses: Counter[int] = Counter()
-    paths: Counter[str] = Counter()
-    chain = None
-    for batch in CaptureBatches(capture, 256):
-        if chain is None:
-            chain = Chain([Headers(), TcpStreams(n_connections=1024), http], batch)
-        chain.run()
-        statuses.update(int(row["status"]) for row in http.messages if row["status"])
-        paths.update(text for text in batch.text(http.messages["path"]) if text)
-    counters: dict[str, int] = chain.read_counts()[2]["counters"] if chain else {}
-    return counters, statuses, paths
+class Seen:
+    """What Http2 makes of a capture."""
+
+    def __init__(self, capture: Path) -> None:
+        http = Http2()
+        self.counters: dict[str, int] = {}
+        self.statuses: Counter[int] = Counter()
+        self.paths: Counter[str] = Counter()
+        self.frames: Frames = defaultdict(list)
+        chain = None
+        for batch in CaptureBatches(capture, 256):
+            if chain is None:
+                chain = Chain([Headers(), TcpStreams(n_connections=1024), http], batch)
+            chain.run()
+            self.statuses.update(int(row["status"]) for row in http.messages if row["status"])
+            self.paths.update(text for text in batch.text(http.messages["path"]) if text)
+            for row in http.frames:
+                ports = int(batch.l4_sport[row["packet"]]), int(batch.l4_dport[row["packet"]])
+                self.frames[ports].append(tuple(int(row[name]) for name in FIELDS))
+        if chain is not None:
+            self.counters = chain.read_counts()[2]["counters"]
+
+
+Frames = dict[tuple[int, int], list[tuple[int, ...]]]
+FIELDS = ("type", "flags", "stream", "length")
+assert set(FIELDS) <= set(FRAME.names or ())
+
+
+def frames_by_tshark(capture: Path) -> Frames:
+    fields = ("tcp.srcport", "tcp.dstport", "http2.type", "http2.flags", "http2.streamid",
+              "http2.length")  # fmt: skip
+    frames: Frames = defaultdict(list)
+    for packet in tshark.dissect(capture, "-d", f"tcp.port=={PORT},http2", fields=fields):
+        rows = zip(*([int(v, 0) for v in packet[field]] for field in fields[2:]), strict=True)
+        (source,), (to,) = packet["tcp.srcport"], packet["tcp.dstport"]
+        frames[int(source), int(to)] += rows
+    return {ports: rows for ports, rows in frames.items() if rows}
 
 
 def test_what_h2load_and_nghttp_did_is_what_was_seen(bench: Bench, tmp_path: Path) -> None:
@@ -113,7 +138,7 @@ def test_what_h2load_and_nghttp_did_is_what_was_seen(bench: Bench, tmp_path: Pat
         assert re.search(r" 404 +\S+ /missing", done.stdout), done.stdout
         # a client of 5 connections; the server's packets go another way
         final = running.end()
-        until(lambda: sum(read(capture)[1].values()) == 402, "all answers are in the capture")
+        until(lambda: sum(Seen(capture).statuses.values()) == 402, "all answers are in the capture")
     counters = stage(final)
     assert counters["connections"] == 5
     assert counters["opened"] == counters["requests"] == counters["frames_headers"] == 402
@@ -121,13 +146,16 @@ def test_what_h2load_and_nghttp_did_is_what_was_seen(bench: Bench, tmp_path: Pat
     assert counters["given_up"] == counters["not_http2"] == counters["flood_packets"] == 0
     assert final["ledger"]["verdicts"]["DROP"] == 0
     assert final["ledger"]["residual"] == 0
-    counters, statuses, paths = read(capture)
-    assert statuses == {200: 401, 404: 1}
-    assert paths == {"/file": 401, "/missing": 1}
+    seen = Seen(capture)
+    counters = seen.counters
+    assert seen.statuses == {200: 401, 404: 1}
+    assert seen.paths == {"/file": 401, "/missing": 1}
     assert counters["connections"] == 5
     assert counters["requests"] == counters["responses"] == counters["opened"] == 402
     assert counters["malformed"] == counters["given_up"] == counters["hpack_lost"] == 0
     assert counters["frames_goaway"] >= 1
+    if shutil.which("tshark") is not None:
+        assert seen.frames == frames_by_tshark(capture)
 
 
 def resets(first: int, n: int) -> bytes:
