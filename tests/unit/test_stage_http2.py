@@ -698,6 +698,25 @@ def test_long_texts_are_cut_or_left_out() -> None:
     assert s.messages() == [(1, "M" * 32, "/" + "p" * 2047)]
 
 
+def test_texts_that_the_batch_has_no_room_for_are_counted() -> None:
+    """A path that the table has takes a byte to ask for again."""
+    s = Spoken()
+    path = b"/" + b"p" * 1000
+    deflate = Deflater()
+    fields = [(b":method", b"GET"), (b":path", path), (b"x", b"y")]
+    s.say(BEGIN, headers(1, deflate(*fields)))
+    assert s.messages() == [(1, "GET", path.decode())]
+    # libnghttp2 does not index paths: this is RFC 7541, 6.2.1, with the name of entry 4
+    section = b"\x82\x44\x7f" + bytes([0x80 | (1001 - 127) & 127, (1001 - 127) >> 7]) + path
+    s.say(headers(3, section))
+    again = b"".join(headers(k, b"\x82\xbe") for k in range(5, 805, 2))
+    s.say(*(again[at : at + 1100] for at in range(0, len(again), 1100)))
+    n = sum(message[2:] == (path.decode(),) for message in s.messages())
+    assert len(s.http.messages) == 400
+    assert 0 < n < 400
+    assert s.counts["texts_lost"] == 400 - n
+
+
 def pieces(data: bytes, rng: random.Random) -> Iterator[bytes]:
     places = sorted({0, len(data), *(rng.randrange(len(data) + 1) for _ in range(4))})
     return (data[a:b] for a, b in pairwise(places))

@@ -83,7 +83,7 @@ class Http2(NativeStage):
     Args:
         headers: decode header fields; takes libnghttp2.
         max_resets_per_s: RST_STREAM of a client on one connection; None: no bound.
-        reset_burst: so many more at once.
+        reset_burst: so many at once, before that rate counts.
         max_control_per_s: PING, SETTINGS and PRIORITY of a client on one connection, without
             acknowledgements, and as many at once; None: no bound.
         max_continuations: CONTINUATION frames of one header section.
@@ -94,7 +94,8 @@ class Http2(NativeStage):
             taken, the one used longest ago is taken away (`decoder_taken_away`).
         n_frames: of one batch that `frames` can hold, and `settings`; those beyond are counted
             (`frames_lost`, `settings_lost`).
-        n_messages: of one batch that `messages` can hold (`messages_lost`).
+        n_messages: of one batch that `messages` can hold (`messages_lost`). Where the batch has no
+            room for their texts, these are empty (`texts_lost`).
 
     Memory: 176 bytes for each connection that TcpStreams can follow, 32 for each of n_frames, 40
     for each of n_messages, and the decoders. HPACK's table is followed up to 8192 bytes, which are
@@ -113,8 +114,9 @@ class Http2(NativeStage):
         *(f"frames_{name.lower()}" for name in FRAME_TYPES), "frames_other",
         "opened", "client_resets", "server_resets", "requests", "responses", "trailers", "pushes",
         "given_up", "hpack_lost", "decoder_taken_away", "frames_lost", "settings_lost",
-        "messages_lost", "rapid_resets", "continuation_floods", "control_floods", "flood_packets",
-        "malformed", *(f"malformed_{reason.lower()}" for reason in ENUMS["http2_malformed"]),
+        "messages_lost", "texts_lost", "rapid_resets", "continuation_floods", "control_floods",
+        "flood_packets", "malformed",
+        *(f"malformed_{reason.lower()}" for reason in ENUMS["http2_malformed"]),
     )  # fmt: skip
     function: ClassVar[str] = "xp_stage_http2"
 

@@ -231,6 +231,8 @@ static void put_message(const struct packet *k, const struct decoder *own)
 	m.method = xp_copy_text(b, own->method, own->method_len);
 	m.path = xp_copy_text(b, own->path, own->path_len);
 	m.authority = lower_case(b, own->authority, own->authority_len);
+	k->n[N_TEXTS_LOST] += m.method.len + m.path.len + m.authority.len !=
+			      own->method_len + own->path_len + own->authority_len;
 	if (t->n_messages < t->sizes.n_messages)
 		t->messages[t->n_messages++] = m;
 	else
