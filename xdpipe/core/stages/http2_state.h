@@ -23,6 +23,7 @@ enum phase { FIRST, PREFACE, HEADER, PAYLOAD, OVER };
 enum hpack_phase { HPACK_FIRST, HPACK_KNOWN, HPACK_LOST };
 
 #define FRAME_HEADER 9
+#define FRAME_MAX 16384 /* unless the other end says more (RFC 9113, 4.2) */
 
 struct http2_direction {
 	uint8_t phase;
@@ -89,6 +90,21 @@ static inline void xp_http2_malformed(const struct packet *k, uint8_t reason)
 	k->n[N_MALFORMED]++;
 	k->n[N_MALFORMED + reason]++;
 }
+
+/* Take what is still wanted of the few bytes that are put together. */
+static inline uint32_t xp_http2_collect(struct http2_direction *d, const uint8_t *p, uint32_t n)
+{
+	uint32_t wanted = (uint32_t)d->n_wanted - d->n_have;
+	uint32_t size = n < wanted ? n : wanted;
+
+	memcpy(d->bytes + d->n_have, p, size);
+	d->n_have += (uint8_t)size;
+	return size;
+}
+
+void xp_http2_begin_frame(const struct packet *k);
+uint32_t xp_http2_frame_bytes(const struct packet *k, const uint8_t *p, uint32_t n);
+void xp_http2_skip(const struct packet *k, uint32_t lost);
 
 uint8_t xp_http2_stream_fault(const struct packet *k);
 void xp_http2_note_reset(const struct packet *k);
