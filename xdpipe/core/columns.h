@@ -13,6 +13,7 @@
 #include "columns/dns.h"
 #include "columns/headers.h"
 #include "columns/http1.h"
+#include "columns/http2.h"
 #include "columns/receive.h"
 #include "columns/tcp_streams.h"
 #include "columns/tls.h"
@@ -28,11 +29,12 @@
 #define XP_COLUMNS(X)                                                                              \
 	XP_RECEIVE_COLUMNS(X)                                                                      \
 	XP_HEADERS_COLUMNS(X)                                                                      \
+	XP_DECAP_COLUMNS(X)                                                                        \
 	XP_TCP_STREAMS_COLUMNS(X)                                                                  \
 	XP_DNS_COLUMNS(X)                                                                          \
 	XP_TLS_COLUMNS(X)                                                                          \
 	XP_HTTP1_COLUMNS(X)                                                                        \
-	XP_DECAP_COLUMNS(X)
+	XP_HTTP2_COLUMNS(X)
 
 /*
  * Columns whose values have names: E(column, list) for bits, X(name, bit, meaning), and for
@@ -52,6 +54,9 @@
 	E(http_kind, XP_HTTP1_KIND)                                                                \
 	E(http_malformed, XP_HTTP1_MALFORMED)                                                      \
 	E(tunnels, XP_TUNNELS)                                                                     \
-	E(decap_malformed, XP_DECAP_MALFORMED)
+	E(decap_malformed, XP_DECAP_MALFORMED)                                                     \
+	E(http2_kind, XP_HTTP2_KIND)                                                               \
+	E(http2_flood, XP_HTTP2_FLOOD)                                                             \
+	E(http2_malformed, XP_HTTP2_MALFORMED)
 
 #endif

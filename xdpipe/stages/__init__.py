@@ -9,6 +9,7 @@ from xdpipe.stages.flow_meter import FlowMeter
 from xdpipe.stages.headers import Headers
 from xdpipe.stages.histogram import Histogram
 from xdpipe.stages.http1 import Http1
+from xdpipe.stages.http2 import Http2
 from xdpipe.stages.rate_limit import RateLimit
 from xdpipe.stages.record import Record
 from xdpipe.stages.sample import Sample
@@ -30,6 +31,7 @@ __all__ = [
     "Headers",
     "Histogram",
     "Http1",
+    "Http2",
     "Prefix",
     "RateLimit",
     "Record",
