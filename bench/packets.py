@@ -16,8 +16,7 @@ from xdpipe.stages import Headers
 CAPTURES = Path(__file__).resolve().parents[2] / "shared" / "captures"
 LONGEST = 1792  # bytes that fit into a frame of 2048 behind XDP's headroom
 _CRAFTED = 2000
-_TRANSPORT = FLAGS["TCP"] | FLAGS["UDP"]
-_NOT_PLAIN = FLAGS["FRAGMENT"] | FLAGS["IP_OPTIONS"] | FLAGS["VLAN"] | FLAGS["MALFORMED"]
+_NOT_PLAIN = FLAGS["FRAGMENT"] | FLAGS["IP_OPTIONS"] | FLAGS["MALFORMED"]
 
 
 def _has(batch: Batch, *flags: str) -> np.ndarray:
@@ -40,7 +39,9 @@ def _whole_hello(batch: Batch) -> np.ndarray:
 KINDS: dict[str, Callable[[Batch], np.ndarray]] = {
     "all": lambda batch: np.ones(len(batch), bool),
     # what every contestant takes for the same: TCP or UDP over IPv4 or IPv6, with nothing between
-    "plain": lambda batch: ((batch.flags & _NOT_PLAIN) == 0) & _has(batch, "TCP", "UDP"),
+    "plain": lambda batch: (
+        ((batch.flags & _NOT_PLAIN) == 0) & _has(batch, "TCP", "UDP") & (batch.l3 == 14)
+    ),
     "udp": lambda batch: _has(batch, "UDP") & (batch.payload_len > 0),
     "tcp": lambda batch: _has(batch, "TCP") & (batch.payload_len > 0),
     "dns": lambda batch: _has(batch, "UDP") & _at_port(batch, 53) & (batch.payload_len >= 12),

@@ -17,7 +17,7 @@ import kinds
 import meters
 import readers
 import tins
-from laid import BATCH, COLD_FRAMES, Laid
+from laid import BATCH, COLD_FRAMES, FRAME, Laid
 from packets import Traffic, again
 
 from xdpipe.batch import Batch
@@ -122,7 +122,7 @@ def peer_lacks(name: str) -> str | None:
 
 
 def payloads(packets: list[bytes]) -> list[bytes]:
-    batch = Batch(bytearray(sum(map(len, packets)) + 64 * len(packets)), len(packets))
+    batch = Batch(bytearray(FRAME * len(packets)), len(packets))
     batch.load(packets)
     Headers().process(batch)
     ends = zip(batch.payload.tolist(), batch.payload_len.tolist(), strict=True)
@@ -170,7 +170,7 @@ class Contest:
         if self.tins is not None:
             digests["libtins"] = self.tins.digest(self.protocol.fields._fields)
         if self.protocol.columns is not None and self.protocol.stage is not None:
-            batch = Batch(bytearray(2048 * len(self.packets)), len(self.packets))
+            batch = Batch(bytearray(FRAME * len(self.packets)), len(self.packets))
             batch.load(self.packets)
             Chain(NATIVE[self.protocol.stage].make(), batch).run()
             digests["xdpipe"] = readers.digest(self.protocol.columns(batch))
