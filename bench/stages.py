@@ -13,8 +13,8 @@ from functools import partial
 
 import allocations
 import harness
-import kinds
 import meters
+import monlist as kinds
 import readers
 import tins
 from laid import BATCH, COLD_FRAMES, FRAME, Laid

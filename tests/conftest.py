@@ -81,6 +81,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if path is None or path.parts[0] not in TIERS:
             raise pytest.UsageError(f"{item.path}: tests lie in tests/{{{','.join(TIERS)}}}/")
         item.add_marker(path.parts[0])
+        if path.name.endswith("_tshark.py"):  # the first of them runs tshark over all captures
+            item.add_marker(pytest.mark.timeout(1500))
         place = next(str(parent) for parent in path.parents if str(parent) in LACKS)
         if place not in lacks:
             lacks[place] = LACKS[place]()

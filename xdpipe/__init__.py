@@ -11,6 +11,8 @@ from xdpipe.verdict import DROP, FORWARD, PASS, TX, Verdict
 
 if TYPE_CHECKING:
     from xdpipe.batch import ABSENT, Batch
+    from xdpipe.c_stage import CStage
+    from xdpipe.packet_stage import Packet, PacketStage
     from xdpipe.pipeline import Pipeline
 
 __version__ = "0.1.0"
@@ -22,8 +24,11 @@ __all__ = [
     "PASS",
     "TX",
     "Batch",
+    "CStage",
     "DropSet",
     "NativeStage",
+    "Packet",
+    "PacketStage",
     "PassSet",
     "Pipeline",
     "Stage",
@@ -33,7 +38,14 @@ __all__ = [
     "XdpipeError",
 ]
 
-_LATER = {"ABSENT": "xdpipe.batch", "Batch": "xdpipe.batch", "Pipeline": "xdpipe.pipeline"}
+_LATER = {
+    "ABSENT": "xdpipe.batch",
+    "Batch": "xdpipe.batch",
+    "CStage": "xdpipe.c_stage",
+    "Packet": "xdpipe.packet_stage",
+    "PacketStage": "xdpipe.packet_stage",
+    "Pipeline": "xdpipe.pipeline",
+}
 """Imported when asked for (PEP 562): with them comes numpy, which the supervisor has no use for."""
 
 

@@ -44,7 +44,8 @@ class Assignment:
         partial_checksums: packets may come with checksums that nobody filled in.
         sets: there are sets of addresses, and two more descriptors behind the page's: of the ring
             for keys, and of an eventfd.
-        n_recordings: stages Record, and so many more descriptors behind those: of a ring for each.
+        n_recordings: stages that have files written, and behind those the descriptors of their
+            memory (RecordMemory).
         ports: in the order of the pipeline's.
     """
 

@@ -10,10 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from xdpipe.columns import BatchColumns
 from xdpipe.core._core import ffi, lib
+from xdpipe.errors import ChainError
 from xdpipe.verdict import DROP, PASS, TX, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from xdpipe.own_columns import OwnColumn
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -51,6 +54,8 @@ class Column:
         self.dtype = np.dtype(_TYPES.get(type_name, type_name))
         self.width = int(entry.width)
         self.writable = bool(entry.writable)
+        self.field = int(entry.field)
+        """Where struct xp_batch has its address; bytes."""
         self.provider = _text(entry.provider)
         self.doc = _text(entry.doc)
 
@@ -87,7 +92,7 @@ class Batch(BatchColumns):
     returns; copy what is to be kept. `xdpipe.batch.COLUMNS` says dtype, shape and meaning of each.
 
     Between receive and dispatch the batch owns the frames of its packets. Columns other than
-    `verdict` and `mark` are read-only.
+    `verdict`, `mark` and those that users' stages declare are read-only.
 
     Args:
         memory: where the packets lie (the UMEM, or a buffer for a capture), writable.
@@ -104,6 +109,8 @@ class Batch(BatchColumns):
         self._base = base
         self.c = lib.xp_batch_init(self._arena, capacity, base, len(base))
         self._columns = {name: self._view(column) for name, column in COLUMNS.items()}
+        self.own: dict[str, OwnColumn] = {}
+        """The columns that users' stages declare, by name."""
 
     def _view(self, column: Column) -> Array:
         n_bytes = column.dtype.itemsize * column.width * self.capacity
@@ -121,9 +128,44 @@ class Batch(BatchColumns):
     def __getattr__(self, name: str) -> Array:
         columns = self.__dict__.get("_columns", {})
         if name not in columns:
-            raise AttributeError(f"a batch has no column {name!r}; it has {', '.join(COLUMNS)}")
+            names = ", ".join(columns)
+            raise AttributeError(f"a batch has no column {name!r}; it has {names}")
         view: Array = columns[name][: len(self)]
         return view
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Write the rows of a column: `batch.score = …` is `batch.score[:] = …`."""
+        if name in self.__dict__.get("_columns", ()):
+            getattr(self, name)[...] = value
+        else:
+            super().__setattr__(name, value)
+
+    def add_columns(self, columns: Sequence[OwnColumn]) -> Any:
+        """Have columns that users' stages declare: memory for `capacity` rows, allocated now.
+
+        Returns:
+            Where their rows are, as struct xp_rows[], in the same order.
+
+        Raises:
+            ChainError: it has one of that name that is another.
+        """
+        all_rows = ffi.new("struct xp_rows[]", len(columns))
+        for rows, column in zip(all_rows, columns, strict=True):
+            former = self.own.setdefault(column.name, column)
+            if former.kind != column.kind:
+                raise ChainError(
+                    f"stage {column.provider}: column {column.name!r} as {column}; the batch has "
+                    f"it as {former}, of stage {former.provider}"
+                )
+            if column.name not in self._columns:
+                self._columns[column.name] = column.allocate(self.capacity)
+            rows.at = ffi.cast("void *", self._columns[column.name].ctypes.data)
+            rows.size = column.row_bytes
+        return all_rows
+
+    def rows(self, name: str) -> Array:
+        """Return all `capacity` rows of a column, a view; those from n on mean nothing."""
+        return self._columns[name]
 
     @property
     def memory(self) -> Any:
@@ -227,6 +269,11 @@ class Batch(BatchColumns):
             rows = rows[where]
         texts = ffi.buffer(lib.xp_batch_texts(self.c), lib.xp_batch_n_text(self.c))
         return [texts[at : at + n] for at, n in rows.tolist()]
+
+    def text_bytes(self, column: str, index: int) -> bytes:
+        """Return the text of one packet as it stands in the batch."""
+        at, n = self._columns[column][index].tolist()
+        return bytes(ffi.buffer(lib.xp_batch_texts(self.c) + at, n))
 
     # Stores: big-endian, in place in the frames, only where the value lies wholly in the packet.
 
@@ -383,14 +430,20 @@ class Batch(BatchColumns):
         Raises:
             ValueError: there is no such port; or which one it is to be cannot be told.
         """
+        return int(lib.xp_forward(self.c, self._mask(where), self.port_number(port)))
+
+    def port_number(self, port: str | None) -> int:
+        """Return the number of the port to forward to; None: the other one, of two.
+
+        Raises:
+            ValueError: there is no such port; or which one it is to be cannot be told.
+        """
         if port is None and len(self.ports) == 2:
-            number = 1 - lib.xp_batch_port(self.c)
-        elif port is not None and port in self.ports:
-            number = self.ports.index(port)
-        else:
-            names = ", ".join(filter(None, self.ports)) or "one without a name"
-            raise ValueError(f"forward to port {port!r}: the pipeline's ports are: {names}")
-        return int(lib.xp_forward(self.c, self._mask(where), number))
+            return int(1 - lib.xp_batch_port(self.c))
+        if port is not None and port in self.ports:
+            return self.ports.index(port)
+        names = ", ".join(filter(None, self.ports)) or "one without a name"
+        raise ValueError(f"forward to port {port!r}: the pipeline's ports are: {names}")
 
     def _mask(self, where: Mask) -> Any:
         mask = np.asarray(where)

@@ -1,4 +1,4 @@
-"""A ring of pcapng blocks in shared memory: from a worker to who writes them down."""
+"""A ring of pcapng blocks or records in shared memory: from a worker to who writes them down."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from xdpipe.core._core import ffi, lib
 from xdpipe.errors import XdpipeError
-from xdpipe.process import shared_memory
+from xdpipe.process import Process, shared_memory
 
 _WITHOUT_LIMIT = (1 << 64) - 1
 
@@ -37,8 +37,9 @@ def ring_size(size: int) -> int:
 class BlockRing:
     """A ring of a worker's blocks, mapped by this process (core/blocks.c).
 
-    A worker fills it and never waits; what finds no room is counted as lost. One other process
-    reads it, by `peek` and `release`. The memory lives as long as somebody has it.
+    Or of its records, all of one size: those are meant by packets then. A worker fills it and never
+    waits; what finds no room is counted as lost. One other process reads it, by `peek` and
+    `release`. The memory lives as long as somebody has it.
 
     Args:
         size: bytes for blocks; see `ring_size`.
@@ -67,6 +68,15 @@ class BlockRing:
     def attached(self) -> bool:
         """Whether a worker writes to it, or has."""
         return bool(lib.xp_blocks_attached(self.c))
+
+    def attach(self) -> None:
+        """Say that this process writes to it from now on."""
+        lib.xp_blocks_attach(self.c)
+
+    @property
+    def writer(self) -> Process:
+        """The process that writes to it, or did, as it says itself."""
+        return Process.of(int(lib.xp_blocks_attached(self.c)) & 0x7FFFFFFF)
 
     @property
     def n_packets(self) -> int:
@@ -116,6 +126,26 @@ class BlockRing:
         if there and max_packets and not n:
             raise XdpipeError("a worker's ring of blocks is damaged")
         return memoryview(ffi.buffer(self._data[0], n)), int(self._n_packets[0])
+
+    def peek_records(self, start: int, size: int, most: int) -> tuple[memoryview, int]:
+        """Return whole records from position `start` on, and how many they are.
+
+        Args:
+            start: position that the reader has reached.
+            size: bytes of each record.
+            most: records at the most.
+
+        Returns:
+            A view of the ring, valid until `release` of what it shows, and the number of records.
+
+        Raises:
+            XdpipeError: the worker wrote nonsense.
+        """
+        there = self.n_waiting(start)
+        if there % size:
+            raise XdpipeError("a worker's ring of records is damaged")
+        n = min(there // size, most)
+        return memoryview(ffi.buffer(self._data[0], n * size)), n
 
     def release(self, position: Position) -> None:
         """Give what lies before a position back to the worker."""

@@ -98,6 +98,6 @@ def _write(path: Path, kept: Compiled) -> None:
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
             file.write(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
         os.replace(file.name, path)
-        used = {other: other.stat().st_mtime for other in path.parent.iterdir()}
+        used = {other: other.stat().st_mtime for other in path.parent.glob("*.json")}
         for other in sorted(used, key=used.__getitem__, reverse=True)[_N_KEPT:]:
             other.unlink()

@@ -14,7 +14,8 @@ import numpy as np
 
 from xdpipe.batch import COLUMNS
 from xdpipe.core._core import ffi, lib
-from xdpipe.errors import XdpipeError
+from xdpipe.errors import ChainError
+from xdpipe.own_columns import declared, scopes
 from xdpipe.stage import BUDGET_US, ERRORS, MAX_NS, NS, OVER_BUDGET, PACKETS, NativeStage, Stage
 from xdpipe.stage_info import StageInfo, read_counts
 
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from xdpipe.stage_sets import StageSet
 
 
-class ChainError(XdpipeError):
-    """A chain that cannot work, with the cure."""
+__all__ = ["Chain", "ChainError", "checked_budget", "describe", "tell_on_stderr"]
 
 
 def checked_budget(who: str, budget_us: object) -> float:
@@ -51,8 +51,8 @@ def describe(stages: Sequence[Any], budget_us: float = BUDGET_US) -> tuple[Stage
         budget_us: of the stages that have none of their own.
 
     Raises:
-        ChainError: something is no stage, or a stage requires a column that nobody before it
-            provides; the message names the stage to add.
+        ChainError: something is no stage; a stage declares a column that cannot be; or it requires
+            one that nobody before it provides: the message names the stage to add.
     """
     infos: list[StageInfo] = []
     if len(stages) >= lib.XP_TAP_LEAVING:
@@ -77,23 +77,30 @@ def describe(stages: Sequence[Any], budget_us: float = BUDGET_US) -> tuple[Stage
                     f"stage {stage.name}: {name}={value!r}: write a tuple of different names, "
                     "with a comma behind a single one"
                 )
+        there.update(column.name for column in declared(stage))
         for column in stage.requires:
-            if column not in COLUMNS:
-                raise ChainError(f"stage {stage.name}: there is no column {column!r}")
             if column not in there:
-                raise ChainError(
-                    f"stage {stage.name} requires the column {column!r}, which no stage before "
-                    f"it provides: add {COLUMNS[column].provider}() before {stage.name}"
-                )
+                raise ChainError(_missing(stage, column, stages[number:]))
         there.update(stage.provides)
         twins = sum(info.name.partition("#")[0] == stage.name for info in infos)
         name = f"{stage.name}#{twins + 1}" if twins else stage.name
-        native = isinstance(stage, NativeStage)
         recording = stage.recording if isinstance(stage, NativeStage) else None
         own = budget_us if stage.budget_us is None else stage.budget_us
         budget = checked_budget(f"stage {stage.name}", own)
-        infos.append(StageInfo(name, native, tuple(stage.counters), recording, budget))
+        infos.append(StageInfo(name, stage._kind, tuple(stage.counters), recording, budget))
+    scopes(stages, ())  # two that declare one name in different ways
     return tuple(infos)
+
+
+def _missing(stage: Stage, column: str, later: Sequence[Any]) -> str:
+    """Say what is wrong with requiring a column that no stage before provides."""
+    wanted = f"stage {stage.name} requires the column {column!r}, which no stage before it provides"
+    if column in COLUMNS:
+        return f"{wanted}: add {COLUMNS[column].provider}() before {stage.name}"
+    for other in later:
+        if isinstance(other, Stage) and column in (c.name for c in declared(other)):
+            return f"{wanted}: {other.name} does, put it before {stage.name}"
+    return f"stage {stage.name}: there is no column {column!r}"
 
 
 def _plain(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,25 +156,38 @@ class Chain:
         self.c_stages = ffi.new("struct xp_stage[]", max(len(self.stages), 1))
         self._steps: list[Callable[[], None]] = []
         self._tapped: dict[int, int] = {}  # array steps, and their stages' numbers
-        self._states: list[Any] = []
+        self._held: list[Any] = []
         at, first = 0, 0
-        for i, (stage, info) in enumerate(zip(self.stages, self.infos, strict=True)):
+        columns: set[str] = set()
+        for i, (stage, info, scope) in enumerate(
+            zip(self.stages, self.infos, scopes(self.stages, batch.ports), strict=True)
+        ):
             mine = self.counts[at : at + info.n_counts]
             at += info.n_counts
+            zeroed = batch.add_columns([c for c in scope.columns if c.name not in columns])
+            self._held.append(zeroed)
+            columns.update(c.name for c in scope.columns)
             stage.join(self.stages[:i])
+            stage.prepare(scope)
+            stage.settle(batch)
             stage.bind(mine)
             stage.sets = sets or {}
             if isinstance(stage, NativeStage):
                 stage.entry.budget_ns = info.budget_ns
                 self.c_stages[i] = stage.entry[0]
                 self.c_stages[i].number = i + 1
-                self._states.append(stage.state)  # another chain may bind the stage anew
+                self.c_stages[i].zeroed, self.c_stages[i].n_zeroed = zeroed, len(zeroed)
+                self._held.append((stage.state, stage.memory))  # another chain may bind it anew
             else:
                 self._add_native(first, i)
                 first = i + 1
-                self._steps.append(self._array_step(stage, info, mine))
+                self._steps.append(self._python_step(stage, info, mine, zeroed))
                 self._tapped[len(self._steps) - 1] = i + 1
         self._add_native(first, len(self.stages))
+        idle = [
+            i for i, stage in enumerate(stages) if isinstance(stage, NativeStage) and stage.idles
+        ]
+        self.c_idle = ffi.new("struct xp_stage *[]", [self.c_stages + i for i in idle])
         self.n_lead = next(
             (i for i, info in enumerate(self.infos) if not info.native), len(self.infos)
         )
@@ -205,19 +225,27 @@ class Chain:
 
         return tapped
 
-    def _array_step(self, stage: Stage, info: StageInfo, counts: memoryview) -> Callable[[], None]:
+    def _python_step(
+        self, stage: Stage, info: StageInfo, counts: memoryview, zeroed: Any
+    ) -> Callable[[], None]:
         batch, process = self.batch, stage.process
         name, budget_ns = info.name, info.budget_ns
+        n_zeroed, zero_rows = len(zeroed), lib.xp_zero_rows
+
+        def note(error: Exception) -> None:
+            counts[ERRORS] += 1
+            if name not in self._told:
+                self._told.add(name)
+                self._on_error(name, error)
 
         def step() -> None:
             before = perf_counter_ns()
+            if n_zeroed:
+                zero_rows(batch.c, zeroed, n_zeroed)
             try:
                 process(batch)
             except Exception as error:  # a stage's fault must not stop the queue
-                counts[ERRORS] += 1
-                if name not in self._told:
-                    self._told.add(name)
-                    self._on_error(name, error)
+                note(error)
             ns = perf_counter_ns() - before
             counts[PACKETS] += len(batch)
             counts[NS] += ns
@@ -225,6 +253,7 @@ class Chain:
             if ns > budget_ns:
                 counts[OVER_BUDGET] += 1
 
+        stage.note_error = note
         return step
 
     def run(self) -> None:

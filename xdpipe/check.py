@@ -113,6 +113,8 @@ def check(
             pipeline.stages, batches.batch, sets=stage_sets(pipeline.sets, remembered),
             budget_us=pipeline.budget_us,
         )  # fmt: skip
+        written = stack.enter_context(ExitStack())
+        after = [written.enter_context(stage.offline()) for stage in chain.stages]
         for batch in batches:
             n_packets += len(batch)
             if taken is not None:
@@ -125,8 +127,11 @@ def check(
             for verdict, writer in writers.items():
                 for i in np.flatnonzero(final == verdict):
                     writer.write(int(batch.time_ns[i]), bytes(batch.packet(int(i))))
+            for write_down in after:
+                write_down()
             if progress is not None:
                 progress(n_packets)
+        written.close()
         reader = batches.reader
         verdicts = [verdict for verdict in Verdict if verdict != Verdict.UNDECIDED]
         stages = chain.read_counts()

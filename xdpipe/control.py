@@ -72,7 +72,7 @@ class Control:
         """
         self.sock.settimeout(timeout_s)
         try:
-            data, fds, _, _ = socket.recv_fds(self.sock, LONGEST, _MAX_FDS)
+            data, fds, _, _ = self._receive()
         except ConnectionError as error:
             raise ControlClosed(f"control connection: {error}") from error
         if not data:
@@ -84,6 +84,17 @@ class Control:
                 os.close(fd)
             raise ControlClosed(f"control connection: no message: {error}") from error
         return str(kind), body, list(fds)
+
+    def _receive(self) -> tuple[bytes, list[int], int, Any]:
+        """Receive what there is, also if the other side has gone without having read all of ours.
+
+        The kernel says so once, ECONNRESET, before it gives what the other side had sent
+        (sock_error in __skb_try_recv_datagram, net/core/datagram.c).
+        """
+        try:
+            return socket.recv_fds(self.sock, LONGEST, _MAX_FDS)
+        except ConnectionResetError:
+            return socket.recv_fds(self.sock, LONGEST, _MAX_FDS)
 
     def receive_plain(self, timeout_s: float | None = None) -> tuple[str, Any]:
         """Wait for one message from somebody who has no descriptors to give; close any.

@@ -6,3 +6,11 @@ class XdpipeError(Exception):
 
     The command line prints the message and exits with 1, without a traceback.
     """
+
+
+class ChainError(XdpipeError):
+    """A chain that cannot work, with the cure."""
+
+
+class CodeError(XdpipeError):
+    """Code of a user's that does not compile; the message begins with file and line."""

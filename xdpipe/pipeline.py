@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from xdpipe.batch import COLUMNS
 from xdpipe.chain import checked_budget, describe
 from xdpipe.core._core import lib
-from xdpipe.errors import XdpipeError
+from xdpipe.errors import CodeError, XdpipeError
+from xdpipe.own_columns import scopes
 from xdpipe.stage import BUDGET_US
 from xdpipe.steering import Steering
 from xdpipe.verdict import DROP, FORWARD, Verdict
@@ -45,6 +46,7 @@ class Pipeline:
 
     Raises:
         ChainError: the stages do not fit together.
+        CodeError: a stage does not compile.
         XdpipeError: something else is not what it should be.
 
     Attributes:
@@ -76,6 +78,8 @@ class Pipeline:
             )
         checked_budget("pipeline", self.budget_us)
         object.__setattr__(self, "infos", describe(self.stages, self.budget_us))
+        for stage, scope in zip(self.stages, scopes(self.stages, ports), strict=True):
+            stage.prepare(scope)
 
     @property
     def sets(self) -> dict[str, KeySet]:
@@ -86,7 +90,7 @@ class Pipeline:
     def wants_hints(self) -> bool:
         """Whether a stage requires what only the NIC knows, see xdpipe.batch.COLUMNS."""
         names = {name for stage in self.stages for name in stage.requires}
-        return any(COLUMNS[name].provider == "NIC" for name in names)
+        return any(name in COLUMNS and COLUMNS[name].provider == "NIC" for name in names)
 
 
 def _checked_ports(ports: object) -> tuple[str, ...]:
@@ -157,6 +161,8 @@ def load_pipeline(file: str | Path, budget_us: float | None = None) -> Pipeline:
     sys.path.insert(0, str(path.parent))  # as python FILE does: modules beside it import
     try:
         spec.loader.exec_module(module)
+    except CodeError:
+        raise  # it says where
     except XdpipeError as error:
         raise XdpipeError(f"{_where(error, path)}: {error}") from error
     except SystemExit as error:

@@ -24,7 +24,7 @@ HUGE_PAGE = 2 << 20
 """Bytes."""
 
 
-_ENVIRONMENT = ("PATH", "LANG", "LC_", "TZ", "PYTHON", "VIRTUAL_ENV")
+_ENVIRONMENT = ("PATH", "LANG", "LC_", "TZ", "PYTHON", "VIRTUAL_ENV", "XDPIPE_CACHE_DIR")
 
 
 def plain_environment() -> dict[str, str]:

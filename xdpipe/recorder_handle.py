@@ -1,4 +1,4 @@
-"""The supervisor's side of the recorder: its process, and directories and rings for it."""
+"""The supervisor's side of a recorder: its process, and directories and rings for it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xdpipe.block_ring import BlockRing
 from xdpipe.control import Control, ControlClosed
 from xdpipe.errors import XdpipeError
 from xdpipe.pcapng import Interface
 from xdpipe.privilege import find_user
 from xdpipe.process import plain_environment
 from xdpipe.recorder import FINISH_S
+from xdpipe.recording import FlowRecording, Recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from xdpipe.recording import Recording
+    from xdpipe.block_ring import BlockRing
     from xdpipe.run_options import RunOptions
     from xdpipe.stage_info import StageInfo
     from xdpipe.worker_handle import WorkerHandle
@@ -35,10 +35,15 @@ _USELESS_MAX = 3
 """Recorders in a row that die without having written anything, and are replaced."""
 
 
+NAMES = {Recording.kind: "recorder", FlowRecording.kind: "recorder of flows"}
+"""What to call the process that writes all of a kind."""
+
+
 class RecorderHandle:
-    """The recorder of a pipeline that has stages Record.
+    """The recorder of a pipeline that has stages which have files written, for one kind of those.
 
     Args:
+        kind: see `Files.kind`.
         options: how the pipeline runs.
         infos: its stages.
         devs: names of its interfaces, one of each port.
@@ -49,6 +54,7 @@ class RecorderHandle:
 
     def __init__(
         self,
+        kind: str,
         options: RunOptions,
         infos: Sequence[StageInfo],
         devs: Sequence[str],
@@ -61,20 +67,18 @@ class RecorderHandle:
         self._handles = handles
         self._selector = selector
         self._tell = tell
-        self._recordings: list[tuple[str, Recording]] = [
-            (info.name, info.recording) for info in infos if info.recording is not None
-        ]
+        self._name = NAMES[kind]
+        all_ = [(info.name, info.recording) for info in infos if info.recording is not None]
+        self._recordings = {
+            place: (stage, recording)
+            for place, (stage, recording) in enumerate(all_) if recording.kind == kind
+        }  # fmt: skip
         self._directories: list[int] = []
         self._n_useless = 0
         self._written_before = 0
         self.popen: subprocess.Popen[bytes] | None = None
         self.by = ""
         """What writes: io_uring or threads."""
-
-    def give_rings(self, handle: WorkerHandle) -> None:
-        """Make the rings of a queue; they are the worker's handle's."""
-        for _, recording in self._recordings:
-            handle.record_rings.append(BlockRing(recording.ring_bytes))
 
     def start(self) -> None:
         """Make the directories and start the process; return when it writes.
@@ -83,7 +87,8 @@ class RecorderHandle:
             XdpipeError: it may not write there, or does not start.
         """
         entry = find_user(self._options.user)
-        for _, recording in self._recordings:
+        self._keep_apart()
+        for _, recording in self._recordings.values():
             path = Path(recording.directory)
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
             try:
@@ -100,11 +105,20 @@ class RecorderHandle:
         try:
             kind, body = self.control.receive_plain(_READY_S)
         except (ControlClosed, TimeoutError) as error:
-            raise XdpipeError("the recorder does not start") from error
+            raise XdpipeError(f"the {self._name} does not start") from error
         if kind != "ready":
             raise XdpipeError(str(body))
         self.by = body["by"]
         self._selector.register(self.control, selectors.EVENT_READ, self._spoke)
+
+    def _keep_apart(self) -> None:
+        """Refuse two stages that would write the same files."""
+        handle, seen = self._handles[0], set()
+        for stage, recording in self._recordings.values():
+            name = f"{recording.directory}/{self._prefix(handle, stage, recording)}"
+            if name in seen:
+                raise XdpipeError(f"{name}: two stages would write files of that name")
+            seen.add(name)
 
     def _spawn(self) -> None:
         self.control, theirs = Control.pair()
@@ -121,35 +135,57 @@ class RecorderHandle:
                 stdout=sys.stderr.fileno(),
             )  # fmt: skip
         self._written_before = self._n_written
-        name = f"{Path(self._options.file).stem}-{self._devs[0]}"
         n_streams = len(self._handles) * len(self._recordings)
         for handle in self._handles:
-            streams, fds = [], []
-            for number, (stage, recording) in enumerate(self._recordings):
-                interfaces = [
-                    Interface(
-                        f"{dev}-q{handle.queue}-{stage}",
-                        f"packets of {dev}, queue {handle.queue}, at the stage {stage}",
-                        recording.order.snaplen,
-                    )
-                    for dev in self._devs
-                ]
+            streams: list[dict[str, Any]] = []
+            fds: list[int] = []
+            for number, (place, (stage, recording)) in enumerate(self._recordings.items()):
                 streams.append(
                     {
                         "user": self._options.user,
                         "recording": recording.to_dict(),
-                        "prefix": f"{name}-{stage.replace('#', '')}-q{handle.queue}",
-                        "interfaces": [asdict(interface) for interface in interfaces],
+                        "prefix": self._prefix(handle, stage, recording),
+                        "interfaces": self._interfaces(handle, stage, recording),
                     }
                 )
-                fds += [handle.record_rings[number].fd, self._directories[number]]
+                ring, *table = handle.record_memory[place].fds
+                fds += [ring, self._directories[number], *table]
             body = {"n_streams": n_streams, "streams": streams}
             self.control.send("record", body, tuple(fds))
         self.control.send("start")
 
+    def _prefix(
+        self, handle: WorkerHandle, stage: str, recording: Recording | FlowRecording
+    ) -> str:
+        """Return what names of a queue's files begin with."""
+        if isinstance(recording, FlowRecording) and recording.stem:
+            return f"{recording.stem}-{self._devs[0]}-q{handle.queue}"
+        name = f"{Path(self._options.file).stem}-{self._devs[0]}"
+        return f"{name}-{stage.replace('#', '')}-q{handle.queue}"
+
+    def _interfaces(
+        self, handle: WorkerHandle, stage: str, recording: Recording | FlowRecording
+    ) -> list[dict[str, Any]]:
+        """Return the interfaces of a capture: one of each port."""
+        if isinstance(recording, FlowRecording):
+            return []
+        interfaces = [
+            Interface(
+                f"{dev}-q{handle.queue}-{stage}",
+                f"packets of {dev}, queue {handle.queue}, at the stage {stage}",
+                recording.order.snaplen,
+            )
+            for dev in self._devs
+        ]
+        return [asdict(interface) for interface in interfaces]
+
     @property
     def _rings(self) -> list[BlockRing]:
-        return [ring for handle in self._handles for ring in handle.record_rings]
+        return [
+            handle.record_memory[place].ring
+            for handle in self._handles
+            for place in self._recordings
+        ]
 
     @property
     def _n_written(self) -> int:
@@ -176,7 +212,7 @@ class RecorderHandle:
         self.popen.kill()
         status = self.popen.wait()
         how = f"signal {-status}" if status < 0 else f"status {status}"
-        text = f"the recorder (pid {self.popen.pid}) died of {how}; "
+        text = f"the {self._name} (pid {self.popen.pid}) died of {how}; "
         self.popen = None
         stood_still = self._n_written == self._written_before and self._n_waiting
         self._n_useless = self._n_useless + 1 if stood_still else 0
@@ -206,7 +242,7 @@ class RecorderHandle:
             except ControlClosed:
                 self._died()  # another one finishes
             except (TimeoutError, subprocess.TimeoutExpired):
-                self._tell("the recorder does not end; what it has not written is lost")
+                self._tell(f"the {self._name} does not end; what it has not written is lost")
                 return
 
     def status(self) -> list[dict[str, Any]]:
@@ -214,6 +250,7 @@ class RecorderHandle:
         return [
             {
                 "stage": stage,
+                "kind": recording.kind,
                 "queue": handle.queue,
                 "directory": recording.directory,
                 "by": self.by,
@@ -224,10 +261,9 @@ class RecorderHandle:
                 "file": ring.position.file,
             }
             for handle in self._handles
-            for (stage, recording), ring in zip(
-                self._recordings, handle.record_rings, strict=True
-            )
-        ]  # fmt: skip
+            for place, (stage, recording) in self._recordings.items()
+            for ring in (handle.record_memory[place].ring,)
+        ]
 
     def close(self) -> None:
         """End the process if it runs, and let go of the directories. May be called twice."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from xdpipe.core._core import ffi, lib
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from xdpipe.batch import Batch
-    from xdpipe.recording import Recording
+    from xdpipe.own_columns import Scope
+    from xdpipe.recording import FlowRecording, Recording
     from xdpipe.stage_sets import StageSet
 
 PACKETS: int = lib.XP_STAGE_PACKETS
@@ -45,6 +47,16 @@ class Stage(ABC):
     """Columns that this stage fills."""
     counters: ClassVar[tuple[str, ...]] = ()
     """Names of the stage's own counters."""
+    columns: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Columns of the stage's own, which it fills: name and dtype, or (dtype, values per packet).
+
+    The dtype is bool, int8 to int64, uint8 to uint64, float32 or float64. The column is an
+    attribute of the batch (`batch.score[:] = …`), writable for every stage, and later ones can
+    require it. Its rows are 0 as the first stage that declares it begins; where several declare
+    the same, they share it, and see what those before them wrote.
+    """
+    _kind: ClassVar[str] = "array"
+    """What tables and `--json` call this kind of stage."""
 
     budget_us: float | None = None
     """How long it may take for a batch; microseconds, of which parts will do. Batches that took
@@ -52,6 +64,8 @@ class Stage(ABC):
 
     sets: Mapping[str, StageSet] = MappingProxyType({})
     """The sets of addresses that the pipeline's steering has, by name; in a chain."""
+    note_error: Callable[[Exception], None] | None = None
+    """Count an exception that does not end the batch, and tell of the first; in a chain."""
 
     _counts: memoryview | None = None
 
@@ -81,8 +95,28 @@ class Stage(ABC):
         """
         return {}
 
+    @contextmanager
+    def offline(self) -> Iterator[Callable[[], None]]:
+        """Surround a check of a capture; what is yielded is called after each batch.
+
+        For stages that have files written by others where a pipeline runs; off the hot path.
+        """
+        yield lambda: None
+
     def join(self, earlier: Sequence[Stage]) -> None:  # noqa: B027 - most need not know
         """Learn which stages come before it in its chain, to fit itself to them; before bind."""
+
+    def prepare(self, scope: Scope) -> None:  # noqa: B027 - most have nothing to do
+        """Make ready for a chain that has these columns and ports: compile, and load what is.
+
+        Called as the user's file is loaded, when files can still be read; and again before bind.
+
+        Raises:
+            XdpipeError: it cannot be made ready.
+        """
+
+    def settle(self, batch: Batch) -> None:  # noqa: B027 - most are handed it with each call
+        """Learn which batch it will work on, with the columns there; before bind."""
 
     def bind(self, counts: memoryview) -> None:
         """Take the place where the counts are kept: uint64, PACKETS to MAX_NS, then our own."""
@@ -92,11 +126,19 @@ class Stage(ABC):
 class NativeStage(Stage):
     """A stage that is a C function over the batch; consecutive ones run as one call."""
 
-    recording: Recording | None = None
-    """What is written of the packets that come by: of a stage Record."""
+    _kind: ClassVar[str] = "native"
+
+    recording: Recording | FlowRecording | None = None
+    """What is written of what comes by: of a stage Record or FlowMeter."""
+
+    idles: ClassVar[bool] = False
+    """Whether it also runs on an empty batch, now and then, while no packet comes."""
 
     function: ClassVar[str]
     """Its name in the core: `int function(struct xp_batch *, void *state)`."""
+
+    memory: Any = None
+    """What the state points to, if that is held by nothing else."""
 
     _entry: Any = None
 
@@ -112,10 +154,15 @@ class NativeStage(Stage):
         address = ffi.cast("uint64_t *", ffi.from_buffer(counts))
         self.state = self.make_state(address + OWN)
         self._entry = ffi.new("struct xp_stage *")
-        self._entry.run = ffi.addressof(lib, self.function)
+        self._entry.run = self.run
         self._entry.state = self.state
         self._entry.counts = address
         self._entry.budget_ns = NO_BUDGET_NS  # a chain says another
+
+    @property
+    def run(self) -> Any:
+        """The C function, as xp_stage_fn *."""
+        return ffi.addressof(lib, self.function)
 
     def bind_alone(self) -> None:
         """Take a place for the counts that nobody else sees: it is in no chain."""

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from xdpipe.recording import Recording
+from xdpipe.recording import FlowRecording, Recording, from_dict
 from xdpipe.stage import (
     BUDGET_US,
     ERRORS,
@@ -27,10 +27,11 @@ class StageInfo:
     """What others need to know of a stage to read its counts."""
 
     name: str
-    native: bool
+    kind: str
+    """native, jit, c, array or packet."""
     counters: tuple[str, ...]
-    recording: Recording | None = None
-    """Of a stage Record: what it declares."""
+    recording: Recording | FlowRecording | None = None
+    """Of a stage that has files written: what it declares."""
     budget_us: float = BUDGET_US
     """How long it may take for a batch; math.inf: as long as it takes."""
 
@@ -39,6 +40,11 @@ class StageInfo:
         """The budget as the core has it."""
         ns = self.budget_us * 1000
         return int(ns) if ns < NO_BUDGET_NS else NO_BUDGET_NS
+
+    @property
+    def native(self) -> bool:
+        """Whether it runs within a C call, without Python."""
+        return self.kind in ("native", "jit", "c")
 
     @property
     def n_counts(self) -> int:
@@ -53,7 +59,7 @@ class StageInfo:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> StageInfo:
         """Undo to_dict."""
-        recording = data["recording"] and Recording.from_dict(data["recording"])
+        recording = data["recording"] and from_dict(data["recording"])
         return cls(**{**data, "counters": tuple(data["counters"]), "recording": recording})
 
 
@@ -66,7 +72,7 @@ def read_counts(infos: Sequence[StageInfo], memory: memoryview) -> list[dict[str
         result.append(
             {
                 "name": info.name,
-                "kind": "native" if info.native else "array",
+                "kind": info.kind,
                 "packets": counts[PACKETS],
                 "ns": counts[NS],
                 "errors": counts[ERRORS],

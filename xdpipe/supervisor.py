@@ -72,7 +72,7 @@ class Supervisor:
         self._handles: list[WorkerHandle] = []
         self._sets: SetKeeper | None = None
         self._taps: TapKeeper | None = None
-        self._recorder: RecorderHandle | None = None
+        self._recorders: list[RecorderHandle] = []
         self._listener: socket.socket | None = None
         self.started_at = 0.0
         self.stop_asked = False
@@ -120,11 +120,11 @@ class Supervisor:
                 handle.set_ring = ring = SetRing()
                 keys_came = partial(self._sets.take, ring)
                 self._selector.register(ring.event_fd, selectors.EVENT_READ, keys_came)
-            if self._recorder is not None:
-                self._recorder.give_rings(handle)
+            if self._recorders:
+                handle.make_record_memory(self._infos)
             handle.hand_over(adopt=False)
-        if self._recorder is not None:
-            self._recorder.start()
+        for recorder in self._recorders:
+            recorder.start()
         for handle in self._handles:
             handle.expect("mapped", self._interrupted)
             handle.bind(self._mode)
@@ -166,14 +166,16 @@ class Supervisor:
                 set_maps=self._sets.maps if self._sets else {},
             )  # fmt: skip
 
-        if any(info.recording is not None for info in self._infos):
+        devs = [port.link.name for port in self._ports]
+        kinds = {info.recording.kind for info in self._infos if info.recording is not None}
+        for kind in sorted(kinds):
             from xdpipe.recorder_handle import RecorderHandle  # few pipelines record
 
-            devs = [port.link.name for port in self._ports]
-            self._recorder = RecorderHandle(
-                self._options, self._infos, devs, self._handles, self._selector, self._tell
+            recorder = RecorderHandle(
+                kind, self._options, self._infos, devs, self._handles, self._selector, self._tell
             )
-            self._stack.callback(self._recorder.close)
+            self._recorders.append(recorder)
+            self._stack.callback(recorder.close)
 
     def _leave_cores(self) -> None:
         """Stay off the workers' cores ourselves, as far as there are others."""
@@ -406,7 +408,7 @@ class Supervisor:
                 port.status(ledger) for port, ledger in zip(self._ports, ledgers, strict=True)
             ],
             "sets": self._sets_status(),
-            "recordings": [] if self._recorder is None else self._recorder.status(),
+            "recordings": [each for recorder in self._recorders for each in recorder.status()],
             "taps": [] if self._taps is None else self._taps.status(),
             "workers": [handle.status(first.attached.mode) for handle in self._handles],
             "stages": sum_stages(self._handles),
@@ -462,8 +464,8 @@ class Supervisor:
             if handle.state != "done":
                 handle.abandon()
         self._ports.detach()
-        if self._recorder is not None:
-            self._recorder.finish()
+        for recorder in self._recorders:
+            recorder.finish()
         final = self.status()
         self._stack.close()
         return final

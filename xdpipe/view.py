@@ -282,9 +282,9 @@ def sets_table(sets: list[Status]) -> Table:
 
 
 def recordings_table(recordings: list[Status]) -> Table:
-    """Draw a row for each capture that is written: a stage's, of a queue."""
+    """Draw a row for each stage that has packets or flows written, of a queue."""
     table = _table()
-    for heading in ("recorded by", "queue", "packets", "waiting", "lost", "file"):
+    for heading in ("recorded by", "queue", "written", "waiting", "lost", "file"):
         side = "left" if heading == "recorded by" else "right"
         table.add_column(heading, justify=side, no_wrap=True)  # type: ignore[arg-type]
     table.add_column("directory")

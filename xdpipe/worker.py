@@ -27,8 +27,9 @@ from xdpipe.inject import WayBack
 from xdpipe.pipeline import Pipeline, load_pipeline
 from xdpipe.privilege import die_with_parent, drop_all, find_user, renounce
 from xdpipe.set_ring import SetRing
+from xdpipe.stage import NativeStage
 from xdpipe.stage_sets import stage_sets
-from xdpipe.stages import Headers, Record
+from xdpipe.stages import FlowMeter, Headers, Record
 from xdpipe.tap import TapOrder, Taps
 from xdpipe.umem import Umem
 from xdpipe.verdict import PASS
@@ -115,6 +116,8 @@ class Worker:
                 "batch": self.batch.c,
                 "stages": self.chain.c_stages,
                 "n_stages": self.chain.n_lead,
+                "idle": self.chain.c_idle,
+                "n_idle": len(self.chain.c_idle),
                 "default_verdict": pipeline.default,
                 "spin_us": assignment.spin_us,
                 "always_wake": not assignment.need_wakeup,
@@ -233,12 +236,19 @@ class Port:
 
 
 def _record_to(pipeline: Pipeline, assignment: Assignment, fds: list[int]) -> None:
-    """Give each stage Record the ring that it copies to; their descriptors come first."""
+    """Give stages what they record to; the descriptors come first (RecordMemory)."""
     names = [info.name for info in pipeline.infos]
-    stages = [stage for stage in pipeline.stages if isinstance(stage, Record)]
-    for stage in stages[: assignment.n_recordings]:
-        ring = BlockRing(stage.recording.ring_bytes, fds.pop(0), populate=True)
-        stage.copy_to(ring, names, assignment.queue, len(assignment.ports))
+    left = assignment.n_recordings
+    for stage in pipeline.stages:
+        recording = stage.recording if isinstance(stage, NativeStage) else None
+        ring = None
+        if recording is not None and left:
+            ring = BlockRing(recording.ring_bytes, fds.pop(0), populate=True)
+            left -= 1
+        if isinstance(stage, FlowMeter):
+            stage.serve(ring, None if ring is None else fds.pop(0))
+        elif isinstance(stage, Record) and ring is not None:
+            stage.copy_to(ring, names, assignment.queue, len(assignment.ports))
 
 
 def _way_back(fds: Sequence[int], ifindex: int, *, needed: bool) -> WayBack | None:

@@ -22,8 +22,8 @@ from xdpipe.xsk import REOPEN_S, XskStatistics
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from xdpipe.block_ring import BlockRing
     from xdpipe.queue_socket import QueueSocket
+    from xdpipe.record_memory import RecordMemory
     from xdpipe.run_options import RunOptions
     from xdpipe.set_ring import SetRing
     from xdpipe.stage_info import StageInfo
@@ -55,8 +55,8 @@ class WorkerHandle:
         """One of each port."""
         self.set_ring: SetRing | None = None
         """By which the worker hands over keys of sets; None: there are no sets."""
-        self.record_rings: list[BlockRing] = []
-        """By which the worker hands over copies: one of each stage Record."""
+        self.record_memory: list[RecordMemory] = []
+        """By which the worker hands over what is written: one of each stage that has it written."""
         self.restarts = -1
         self.ready_at = 0.0
         self.state = "new"
@@ -142,6 +142,18 @@ class WorkerHandle:
         self.umem, xsks = self._make(geometry)
         for socket, xsk in zip(self.sockets, xsks, strict=True):
             socket.xsk = xsk
+
+    def make_record_memory(self, infos: Sequence[StageInfo]) -> None:
+        """Make what the worker and the recorders share.
+
+        Raises:
+            XdpipeError: no memory for it.
+        """
+        from xdpipe.record_memory import RecordMemory  # few pipelines record
+
+        for info in infos:
+            if info.recording is not None:
+                self.record_memory.append(RecordMemory(info.recording))
 
     def _make(self, geometry: Geometry) -> tuple[Umem, list[Xsk]]:
         """Return a UMEM with fresh sockets over it; where that fails, nothing is left of them."""
@@ -230,14 +242,14 @@ class WorkerHandle:
             self.umem.fd,
             self.page.fd,
             *ring_fds,
-            *(record_ring.fd for record_ring in self.record_rings),
+            *(fd for memory in self.record_memory for fd in memory.fds),
             *(fd for socket in self.sockets for fd in socket.fds),
         ]
         assignment = Assignment(
             self.queue, self.core, options.batch_size, options.spin_us, self.umem.geometry, adopt,
             options.need_wakeup, options.busy_poll,
             any(socket.partial_checksums for socket in self.sockets), ring is not None,
-            len(self.record_rings), tuple(socket.assignment for socket in self.sockets),
+            len(self.record_memory), tuple(socket.assignment for socket in self.sockets),
         )  # fmt: skip
         self.control.send("serve", assignment.to_dict(), tuple(fds))
 
@@ -310,8 +322,8 @@ class WorkerHandle:
             owner = getattr(self, name, None)
             if owner is not None:
                 owner.close()
-        for record_ring in self.record_rings:
-            record_ring.close()
+        for memory in self.record_memory:
+            memory.close()
 
     def status(self, attach: str) -> dict[str, Any]:
         """Return what `--json` shows of this worker under `workers`."""

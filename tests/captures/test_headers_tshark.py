@@ -42,7 +42,7 @@ THEIRS_ALONE: dict[str, str] = {
 }
 """Packets that tshark alone calls malformed, in a header that xdpipe reads as well."""
 
-LINK = ("ethertype", "vlan", "ieee8021ad", "llc", "mpls", "pppoes", "ppp")
+LINK = ("ethertype", "vlan", "llc", "mpls", "pppoes", "ppp")
 L4 = {"tcp": 6, "udp": 17, "icmp": 1, "icmpv6": 58, "igmp": 2}
 REASONS = {value: name for name, value in MALFORMED.items()}
 

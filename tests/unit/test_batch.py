@@ -148,7 +148,7 @@ def test_every_column_flag_and_reason_is_described() -> None:
     assert sorted(MALFORMED.values()) == list(range(1, len(MALFORMED) + 1))
 
 
-LENGTHS = {"len", "head_len", "payload_len", "tcp_data_len"}
+LENGTHS = {"len", "head_len", "payload_len", "tcp_data_len", "dns_len"}
 
 
 def test_a_column_of_int32_is_an_offset_or_known_to_be_none() -> None:

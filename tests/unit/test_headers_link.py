@@ -11,6 +11,7 @@ from scapy.packet import Raw
 from test_headers import BAD, KINDS, LAYERS, V4, V6, check, columns, eth, stack
 
 from xdpipe.batch import ABSENT, MALFORMED, Batch
+from xdpipe.stage import OWN
 from xdpipe.stages import Headers
 
 DATA = Raw(b"0123456789")
@@ -216,12 +217,12 @@ def test_each_kind_has_its_counter() -> None:
         "vlan": [stack(Dot1Q(vlan=5), V4, UDP())],
     }
     stage = Headers()
-    counts = memoryview(bytearray(8 * (3 + len(stage.counters)))).cast("Q")
+    counts = memoryview(bytearray(8 * (OWN + len(stage.counters)))).cast("Q")
     stage.bind(counts)
     batch = Batch(bytearray(1 << 16), 64)
     batch.load([packet for some in packets.values() for packet in some])
     stage.process(batch)
-    told = {name: n for name, n in zip(stage.counters, counts[3:], strict=True) if n}
+    told = {name: n for name, n in zip(stage.counters, counts[OWN:], strict=True) if n}
     assert told == {
         "ipv4": 3 + 4 + 1, "ipv6": 1, "other": 2 + 1 + 2, "udp": 4 + 1 + 1, "igmp": 3, "arp": 2,
         "vlan": 1, "mpls": 4, "pppoe": 2, "llc": 2, "snap": 1,

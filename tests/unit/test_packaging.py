@@ -97,7 +97,7 @@ def test_the_source_distribution_holds_all_that_builds_it(built: Path) -> None:
         *(f"xdpipe/{name}" for name in files_below("xdpipe", "**/*.[ch]", "**/*.py", "py.typed")),
         *(f"bpf/{name}" for name in files_below("bpf", "*.c", "*.h", "LICENSE")),
         *(f"examples/{name}" for name in files_below("examples", "*.py")),
-        *(f"tests/{name}" for name in files_below("tests", "**/*.py")),
+        *(f"tests/{name}" for name in files_below("tests", "**/*.py", "**/*.c")),
     }
     assert wanted - names == set()
     assert "xdpipe/core/_core.c" not in names

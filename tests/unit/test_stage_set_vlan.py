@@ -240,6 +240,17 @@ def test_a_third_tag_is_told_of_and_never_pushed() -> None:
     assert batch.l3[:2].tolist() == [22, ABSENT]
 
 
+def test_a_type_that_looks_like_a_tags_is_none_unless_it_stands_there() -> None:
+    """The column may have it from elsewhere, as from a SNAP header."""
+    batch = parsed([made("IPv4 UDP", C5, C7)])
+    column = lib.xp_batch_column(batch.c, COLUMNS["eth_type"].index)
+    np.frombuffer(ffi.buffer(column, 2), np.uint16)[0] = 0x8100
+    SetVlan(pop=True).process(batch)
+    assert bytes(batch.packet(0)) == made("IPv4 UDP", C7)
+    assert (batch.n_vlans[0], batch.eth_type[0]) == (1, 0x8100)
+    assert batch.vlan_tci[0].tolist() == [1 << 12 | 7, 0]
+
+
 def test_only_undecided_packets_with_the_mark() -> None:
     batch = parsed([made("IPv4 UDP", C5)] * 3)
     batch.drop(np.array([True, False, False]))

@@ -2,8 +2,8 @@
 /* The batch's columns, and what array stages do with whole columns: load, store, decide. */
 #include <string.h>
 
-#include "checksum.h"
 #include "xp.h"
+#include "xp_packet.h"
 
 #define ALIGN 64u /* a cache line, so that columns share none */
 #define MORE 4    /* further frames that a batch holds, for each packet of its capacity, */
@@ -78,6 +78,7 @@ struct xp_batch *xp_batch_init(void *arena, uint32_t capacity, uint8_t *base, ui
 	struct xp_batch *b = (struct xp_batch *)at;
 
 	b->n = b->port = 0;
+	b->now_ns = 0;
 	b->capacity = capacity;
 	b->base = base;
 	b->size = size;
@@ -148,44 +149,16 @@ uint64_t *xp_batch_sent_time_ns(struct xp_batch *b)
 	return b->sent_time_ns;
 }
 
-/* Copy `size` bytes from offset `at` of a packet on, which lie within it. */
-static void gather(const struct xp_batch *b, uint32_t packet, int32_t at, uint8_t *out,
-		   uint32_t size)
-{
-	while (size) {
-		int32_t run;
-		const uint8_t *p = xp_byte(b, packet, at, &run);
-		uint32_t n = (uint32_t)run < size ? (uint32_t)run : size;
-
-		memcpy(out, p, n);
-		out += n;
-		at += (int32_t)n;
-		size -= n;
-	}
-}
-
 /* Copy the first n bytes of a packet, which has them, from whichever frames it lies in. */
 void xp_batch_read(const struct xp_batch *b, uint32_t packet, uint8_t *out, uint32_t n)
 {
-	gather(b, packet, 0, out, n);
+	xp_gather(b, packet, 0, out, n);
 }
 
 /* From now on these taps look on; NULL: none. */
 void xp_batch_set_taps(struct xp_batch *b, struct xp_taps *taps)
 {
 	b->taps = taps;
-}
-
-/* Where `size` bytes at an offset can be read: in place, or from a copy; NULL: not in the packet. */
-static const uint8_t *readable(const struct xp_batch *b, uint32_t i, int32_t at, uint32_t size,
-			       uint8_t copy[8])
-{
-	if (xp_within(b, i, at, size))
-		return xp_packet(b, i) + at;
-	if (b->n_frames[i] < 2 || !xp_within_any(b, i, at, size))
-		return NULL;
-	gather(b, i, at, copy, size);
-	return copy;
 }
 
 uint32_t xp_batch_n(const struct xp_batch *b)
@@ -225,6 +198,13 @@ void xp_batch_set_n(struct xp_batch *b, uint32_t n)
 	b->n = n < b->capacity ? n : b->capacity;
 }
 
+/* Make it a batch without packets: none came until now. */
+void xp_batch_none(struct xp_batch *b, uint64_t now_ns)
+{
+	b->n = b->n_more = b->n_text = 0;
+	b->now_ns = now_ns;
+}
+
 void *xp_batch_column(struct xp_batch *b, uint32_t column)
 {
 	void *at;
@@ -244,7 +224,7 @@ void xp_load(const struct xp_batch *b, const int32_t *offsets, uint32_t step, vo
 #define LOAD(type, read)                                                                           \
 	for (uint32_t i = 0; i < b->n; i++) {                                                      \
 		uint8_t copy[8];                                                                   \
-		const uint8_t *p = readable(b, i, offsets[i * step], sizeof(type), copy);          \
+		const uint8_t *p = xp_readable(b, i, offsets[i * step], sizeof(type), copy);       \
 		((type *)out)[i] = p ? (type)read(p) : (type)missing;                              \
 	}
 	switch (width) {
@@ -276,37 +256,10 @@ void xp_load_bytes(const struct xp_batch *b, const int32_t *offsets, uint32_t st
 			there = (uint32_t)(b->len[i] - at);
 			if (there > width)
 				there = width;
-			gather(b, i, at, out, there);
+			xp_gather(b, i, at, out, there);
 		}
 		memset(out + there, 0, width - there);
 	}
-}
-
-/*
- * Bring the checksum of packet i up to date for a byte at offset `at` that goes from `was` to
- * `is`. It covers the header and what the packet's own lengths call payload, not the Ethernet
- * padding behind; its own bytes are the caller's to set.
- */
-static void fix_l4_checksum(struct xp_batch *b, uint32_t i, int32_t at, uint8_t was, uint8_t is)
-{
-	int32_t l4 = b->l4[i], field = xp_checksum_in_l4(b->flags[i]);
-
-	if (at < l4 || at >= b->payload[i] + b->payload_len[i])
-		return;
-	if (at - l4 == field || at - l4 == field + 1)
-		return;
-	xp_fix_l4_checksum(b, i, 0, xp_change_of_byte(was, is, (at - l4) & 1));
-}
-
-/* Write one byte and, if wanted, account for its change in the checksum. */
-static void put_byte(struct xp_batch *b, uint32_t i, int32_t at, uint8_t value, int fix_checksum)
-{
-	int32_t run;
-	uint8_t *p = xp_byte(b, i, at, &run);
-
-	if (fix_checksum)
-		fix_l4_checksum(b, i, at, *p, value);
-	*p = value;
 }
 
 /*
@@ -320,17 +273,10 @@ uint32_t xp_store(struct xp_batch *b, const int32_t *offsets, uint32_t step,
 {
 	uint32_t n = 0;
 
-	for (uint32_t i = 0; i < b->n; i++) {
-		int32_t at = offsets[i * step];
-		uint64_t value = values[i * value_step];
-
-		if ((where && !where[i]) || !xp_within_any(b, i, at, width))
-			continue;
-		for (uint32_t k = 0; k < width; k++)
-			put_byte(b, i, at + (int32_t)k, (uint8_t)(value >> (8 * (width - 1 - k))),
-				 fix_checksum);
-		n++;
-	}
+	for (uint32_t i = 0; i < b->n; i++)
+		if (!where || where[i])
+			n += xp_put(b, i, offsets[i * step], values[i * value_step], width,
+				    fix_checksum);
 	return n;
 }
 

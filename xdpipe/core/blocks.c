@@ -2,7 +2,8 @@
 /*
  * A ring of bytes in shared memory by which a worker hands copies of packets to a process that writes
  * them down. The worker writes them as they stand in a capture file: Enhanced Packet Blocks of pcapng
- * (draft-ietf-opsawg-pcapng, 4.3), so that whoever reads has only bytes to move.
+ * (draft-ietf-opsawg-pcapng, 4.3), so that whoever reads has only bytes to move. Or it writes records of
+ * one size (flow_table.c); where this says packets, those are meant then.
  *
  * One producer, one consumer. Nobody waits: a packet that finds no room is counted as lost, and the
  * next block says so (epb_dropcount). The indices count bytes and never wrap. The data is mapped twice
@@ -96,15 +97,23 @@ void xp_blocks_unmap(struct xp_blocks *blocks)
 	free(blocks);
 }
 
-/* The worker says that it writes from now on. */
+/* The worker says that it writes from now on, behind what was published before. */
 void xp_blocks_attach(struct xp_blocks *blocks)
 {
+	blocks->put = xp_blocks_produced(blocks);
+	blocks->n_put = 0;
 	__atomic_store_n(&blocks->head->attached, (uint64_t)getpid(), __ATOMIC_RELEASE);
 }
 
 uint64_t xp_blocks_attached(const struct xp_blocks *blocks)
 {
 	return __atomic_load_n(&blocks->head->attached, __ATOMIC_ACQUIRE);
+}
+
+/* Bytes ever published. */
+uint64_t xp_blocks_produced(const struct xp_blocks *blocks)
+{
+	return __atomic_load_n(&blocks->head->producer, __ATOMIC_ACQUIRE);
 }
 
 uint64_t xp_blocks_packets(const struct xp_blocks *blocks)
@@ -199,6 +208,29 @@ uint8_t *xp_blocks_put(struct xp_blocks *blocks, const struct xp_block *block)
 	blocks->put += bytes;
 	blocks->n_put++;
 	return data;
+}
+
+/* Is there room for so many bytes? */
+int xp_blocks_have_room(struct xp_blocks *blocks, uint32_t bytes)
+{
+	return has_room(blocks, bytes);
+}
+
+/*
+ * Room for a record of so many bytes, on a ring that holds nothing but records of that size; NULL: there
+ * is none, counted as lost. The reader sees it after xp_blocks_publish.
+ */
+uint8_t *xp_blocks_put_record(struct xp_blocks *blocks, uint32_t bytes)
+{
+	uint8_t *at = blocks->data + (blocks->put & (blocks->size - 1));
+
+	if (!has_room(blocks, bytes)) {
+		blocks->head->lost++;
+		return NULL;
+	}
+	blocks->put += bytes;
+	blocks->n_put++;
+	return at;
 }
 
 /* Let the reader see what was put. */

@@ -28,6 +28,8 @@ struct xp_block {
 };
 
 uint8_t *xp_blocks_put(struct xp_blocks *blocks, const struct xp_block *block);
+uint8_t *xp_blocks_put_record(struct xp_blocks *blocks, uint32_t bytes);
+int xp_blocks_have_room(struct xp_blocks *blocks, uint32_t bytes);
 void xp_blocks_publish(struct xp_blocks *blocks);
 
 #endif

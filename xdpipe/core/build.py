@@ -25,10 +25,12 @@ def definitions() -> str:
     parts = [
         "#define XP_ABSENT ...\n#define XP_CONTROL ...\n#define XP_BLOCK ...\n"
         "#define XP_HEADROOM ...\n#define XP_TX_METADATA ...\n#define XP_PORTS_MAX ...\n"
+        "#define XP_DNS_BUFFER ...\n"
         "#define XP_SET_RING ...\n#define XP_TAP_LEAVING ...\n#define XP_TAPS_MAX ...\n"
         "#define XP_KEY_WORDS ...\n#define XP_KEY_PARTS ...\n#define XP_CHAIN_MAX ...\n"
         "#define XP_HISTOGRAM_SUB_BITS ...\n#define XP_HISTOGRAM_BINS ...\n"
-        "struct xp_batch { ...; };\nstruct xp_counters { ...; };\n"
+        "struct xp_batch { uint32_t n; uint32_t port; uint8_t *base; uint8_t *texts; ...; };\n"
+        "struct xp_counters { ...; };\n"
     ]
     for header in ("xp_batch.h", "xp.h", *STAGES):
         text = (HERE / header).read_text()

@@ -94,20 +94,26 @@ static int has_checksum(const struct xp_batch *b, uint32_t i)
 }
 
 /*
- * Note for packets where `where` is not 0 that the checksum of TCP or UDP is to be filled in as they
- * leave. Needs the columns of Headers. Returns how many.
+ * Note that the checksum of TCP or UDP of packet i is to be filled in as it leaves. Needs the columns
+ * of Headers. Returns 1, or 0 where it has none.
  */
+uint32_t xp_one_want_checksum(struct xp_batch *b, uint32_t i)
+{
+	if (!has_checksum(b, i))
+		return 0;
+	b->checksum_due[i] = 1;
+	b->n_checksums_due++;
+	return 1;
+}
+
+/* The same for the packets where `where` is not 0. Returns how many. */
 uint32_t xp_want_checksum(struct xp_batch *b, const uint8_t *where)
 {
 	uint32_t n = 0;
 
-	for (uint32_t i = 0; i < b->n; i++) {
-		if (!where[i] || !has_checksum(b, i))
-			continue;
-		b->checksum_due[i] = 1;
-		n++;
-	}
-	b->n_checksums_due += n;
+	for (uint32_t i = 0; i < b->n; i++)
+		if (where[i])
+			n += xp_one_want_checksum(b, i);
 	return n;
 }
 

@@ -74,11 +74,9 @@ static inline uint8_t *wants_time(const struct xp_umem *umem, uint64_t frame)
  */
 #define FRAME_KEPT 40
 
-/* How many bytes before a packet at this address it may grow into. */
-static inline uint16_t headroom_of(const struct xp_umem *umem, uint64_t addr)
+/* How many bytes a packet may grow into that begins so far from the start of its frame. */
+static inline uint16_t headroom_at(uint32_t before)
 {
-	uint64_t before = addr - frame_of(umem, addr);
-
 	return (uint16_t)(before > FRAME_KEPT ? before - FRAME_KEPT : 0);
 }
 

@@ -175,6 +175,13 @@ static void count_stage(const struct xp_stage *s, uint32_t n, uint64_t ns)
 		s->counts[XP_STAGE_OVER_BUDGET]++;
 }
 
+/* Begin the batch's rows of these columns at 0. */
+void xp_zero_rows(const struct xp_batch *batch, const struct xp_rows *rows, uint32_t n)
+{
+	for (uint32_t k = 0; k < n; k++)
+		memset(rows[k].at, 0, (size_t)rows[k].size * batch->n);
+}
+
 /* Run native stages one after the other on a batch. */
 void xp_run_stages(struct xp_batch *batch, struct xp_stage *stages, uint32_t n)
 {
@@ -184,6 +191,8 @@ void xp_run_stages(struct xp_batch *batch, struct xp_stage *stages, uint32_t n)
 		return;
 	before = now_ns(CLOCK_MONOTONIC);
 	for (struct xp_stage *s = stages; s < stages + n; s++) {
+		if (s->n_zeroed)
+			xp_zero_rows(batch, s->zeroed, s->n_zeroed);
 		if (s->run(batch, s->state) < 0)
 			s->counts[XP_STAGE_ERRORS]++;
 		after = now_ns(CLOCK_MONOTONIC);
@@ -194,6 +203,14 @@ void xp_run_stages(struct xp_batch *batch, struct xp_stage *stages, uint32_t n)
 			before = now_ns(CLOCK_MONOTONIC); /* the tap's time is not the stage's */
 		}
 	}
+}
+
+/* No packet came: let the stages that asked for it know what time it is. */
+static void run_idle(struct xp_worker *w)
+{
+	xp_batch_none(w->batch, now_ns(CLOCK_REALTIME));
+	for (uint32_t i = 0; i < w->n_idle; i++)
+		xp_run_stages(w->batch, w->idle[i], 1);
 }
 
 /* Count the time since packets began to come as busy, if they had. */
@@ -234,6 +251,8 @@ int xp_cycle(struct xp_worker *w)
 		n = xp_receive(w);
 		if (n == 0) {
 			w->busy_since_ns = 0;
+			if (w->n_idle)
+				run_idle(w);
 			return 0;
 		}
 	}

@@ -30,15 +30,13 @@ static void read_hints(struct xp_batch *b, int told)
  * Put the packet on the rx ring whose descriptors are [first, first + n_frames) into the batch, as
  * its packet i.
  */
-static uint32_t take_packet(struct xp_worker *w, uint32_t i, const struct xp_ring *rx,
-			    uint32_t first, uint32_t n_frames, uint64_t now)
+static uint32_t take_packet(struct xp_batch *b, uint32_t i, const struct xp_ring *rx, uint32_t first,
+			    uint32_t n_frames, uint64_t now)
 {
-	struct xp_batch *b = w->batch;
 	const struct xdp_desc *d = ring_desc(rx, first);
 	uint32_t len = d->len;
 
 	b->addr[i] = xp_desc_addr(d->addr);
-	b->headroom[i] = headroom_of(w->umem, b->addr[i]);
 	b->head_len[i] = (int32_t)len;
 	b->time_ns[i] = now;
 	b->n_frames[i] = (uint8_t)n_frames;
@@ -54,6 +52,21 @@ static uint32_t take_packet(struct xp_worker *w, uint32_t i, const struct xp_rin
 	return len;
 }
 
+/* Note how much room there is before each packet of the batch; several at a time, by the compiler. */
+static void note_headroom(struct xp_batch *b, const struct xp_umem *umem)
+{
+	const uint64_t *restrict addr = b->addr;
+	uint16_t *restrict headroom = b->headroom;
+	uint32_t n = b->n, mask = umem->frame_size - 1;
+
+	if (is_power_of_two(umem->frame_size))
+		for (uint32_t i = 0; i < n; i++)
+			headroom[i] = headroom_at((uint32_t)addr[i] & mask);
+	else
+		for (uint32_t i = 0; i < n; i++)
+			headroom[i] = headroom_at((uint32_t)(addr[i] - frame_of(umem, addr[i])));
+}
+
 /* The batch is made of n descriptors of a port: count its packets, and give the descriptors back. */
 static int finish_receive(struct xp_worker *w, struct xp_port *in, uint32_t n, uint64_t bytes)
 {
@@ -62,6 +75,7 @@ static int finish_receive(struct xp_worker *w, struct xp_port *in, uint32_t n, u
 	uint32_t more = n - b->n;
 
 	b->n_text = 0;
+	note_headroom(b, w->umem);
 	memset(b->mark, 0, b->n * sizeof(*b->mark));
 	if (w->hints)
 		read_hints(b, (int)in->hints);
@@ -98,7 +112,7 @@ static int receive_multi_buffer(struct xp_worker *w, struct xp_port *in)
 		if (end == there || b->n_more + end - used > b->more_capacity)
 			break;
 		end++;
-		bytes += take_packet(w, b->n++, rx, first + used, end - used, now);
+		bytes += take_packet(b, b->n++, rx, first + used, end - used, now);
 		used = end;
 	}
 	if (b->n == 0)
@@ -126,7 +140,6 @@ static int receive(struct xp_worker *w, struct xp_port *in)
 		const struct xdp_desc *d = ring_desc(rx, first + i);
 
 		b->addr[i] = xp_desc_addr(d->addr);
-		b->headroom[i] = headroom_of(w->umem, b->addr[i]);
 		b->len[i] = (int32_t)d->len;
 		b->head_len[i] = (int32_t)d->len;
 		b->time_ns[i] = now;

@@ -110,12 +110,20 @@ struct xp_xsk {
 	struct xp_ring completion;
 };
 
+/* A column of a user's stage: its rows, one for each packet of the batch's capacity. */
+struct xp_rows {
+	void *at;
+	uint32_t size; /* bytes of a row */
+};
+
 struct xp_stage {
 	xp_stage_fn *run;
 	void *state;
 	uint64_t *counts;   /* enum xp_stage_count, then the stage's own counters */
 	uint64_t budget_ns; /* for a batch; UINT64_MAX: as long as it takes */
 	uint32_t number;    /* in the chain, from 1 */
+	uint32_t n_zeroed;
+	struct xp_rows *zeroed; /* columns whose rows are 0 as the stage begins */
 };
 
 /* Where the reader of a ring of blocks is: it has written all before down, to that file, up to there. */
@@ -189,6 +197,8 @@ struct xp_worker {
 	struct xp_batch *batch;
 	struct xp_stage *stages;  /* the native stages at the head of the chain, */
 	uint32_t n_stages;        /* which xp_cycle runs itself */
+	struct xp_stage **idle;   /* the stages that run on an empty batch when no packet has come */
+	uint32_t n_idle;
 	uint32_t default_verdict; /* for packets that no stage decided */
 	uint32_t spin_us;         /* look at an empty rx ring for so long before poll */
 	uint32_t always_wake;     /* bound without need_wakeup: the rings do not say when to */
@@ -261,6 +271,7 @@ void xp_pass_packet(struct xp_worker *w, uint32_t i);
 void xp_refill(struct xp_worker *w);
 void xp_service(struct xp_worker *w);
 void xp_wait(struct xp_worker *w);
+void xp_zero_rows(const struct xp_batch *batch, const struct xp_rows *rows, uint32_t n);
 void xp_run_stages(struct xp_batch *batch, struct xp_stage *stages, uint32_t n);
 int xp_cycle(struct xp_worker *w);
 int xp_run(struct xp_worker *w);
@@ -276,6 +287,7 @@ uint32_t xp_batch_n_text(const struct xp_batch *b);
 const struct xp_piece *xp_batch_pieces(const struct xp_batch *b);
 void xp_batch_set_port(struct xp_batch *b, uint32_t port, uint32_t n_ports);
 void xp_batch_set_n(struct xp_batch *b, uint32_t n);
+void xp_batch_none(struct xp_batch *b, uint64_t now_ns);
 void *xp_batch_column(struct xp_batch *b, uint32_t column);
 void xp_batch_whole(struct xp_batch *b);
 void xp_batch_may_be_partial(struct xp_batch *b);
@@ -295,7 +307,16 @@ uint32_t xp_store(struct xp_batch *b, const int32_t *offsets, uint32_t step,
 uint32_t xp_decide(struct xp_batch *b, const uint8_t *where, uint32_t verdict);
 uint32_t xp_forward(struct xp_batch *b, const uint8_t *where, uint32_t port);
 
+/* one_packet.c */
+uint64_t xp_one_load(const struct xp_batch *b, uint32_t i, int64_t at, uint32_t width,
+		     uint64_t missing);
+uint32_t xp_one_store(struct xp_batch *b, uint32_t i, int64_t at, uint64_t value, uint32_t width,
+		      int fix_checksum);
+uint32_t xp_one_decide(struct xp_batch *b, uint32_t i, uint32_t verdict, uint32_t port);
+int xp_one_replace(struct xp_batch *b, uint32_t i, const uint8_t *data, uint32_t n);
+
 /* checksum.c */
+uint32_t xp_one_want_checksum(struct xp_batch *b, uint32_t i);
 uint32_t xp_want_checksum(struct xp_batch *b, const uint8_t *where);
 uint32_t xp_note_partial_checksums(struct xp_batch *b);
 void xp_fill_checksum_of_outer(struct xp_batch *b, uint32_t i);
@@ -330,6 +351,7 @@ struct xp_blocks *xp_blocks_map(int fd, uint64_t size, int populate);
 void xp_blocks_unmap(struct xp_blocks *blocks);
 void xp_blocks_attach(struct xp_blocks *blocks);
 uint64_t xp_blocks_attached(const struct xp_blocks *blocks);
+uint64_t xp_blocks_produced(const struct xp_blocks *blocks);
 uint64_t xp_blocks_packets(const struct xp_blocks *blocks);
 uint64_t xp_blocks_lost(const struct xp_blocks *blocks);
 struct xp_blocks_at xp_blocks_position(const struct xp_blocks *blocks);

@@ -7,7 +7,17 @@
  *
  * looks at packets 0 to b->n - 1, reads columns as b->name[i], decides by b->verdict[i], and returns 0,
  * or a negative number that is counted as an error. It allocates nothing, blocks on nothing, and reads
- * and writes of a packet only what xp_within or xp_within_any say is there.
+ * and writes of a packet only what xp_within or xp_within_any say is there. xp_packet.h has functions
+ * that see to it: xp_u16(b, i, at) loads, xp_put stores, xp_drop(b, i) and its kin decide.
+ *
+ * A stage of a user's in C (CStage) is
+ *
+ *   int NAME(struct xp_batch *b, struct xp_own *own)
+ *
+ * where struct xp_own is made of what the stage declares: own->counters->NAME, own->state, and by their
+ * names the columns of users' stages, its own and those that it requires. Rows of its own columns are 0
+ * as it begins, unless a stage before it declares them, too; the state is 0 at first and kept from batch
+ * to batch. Other memory there is none; static variables would be shared by all chains of a process.
  */
 #ifndef XP_BATCH_H
 #define XP_BATCH_H
@@ -55,6 +65,7 @@ struct xp_batch {
 	uint32_t n;
 	uint32_t capacity;
 	uint32_t port; /* number of the port that its packets came by */
+	uint64_t now_ns; /* of a batch without packets: when none came; CLOCK_REALTIME, or 0 */
 	uint8_t *base; /* packet i begins with base[addr[i]] .. base[addr[i] + head_len[i] - 1] */
 	uint64_t size; /* bytes at base */
 	/* The further frames of packets that came in several: those of packet i are more[i] ..

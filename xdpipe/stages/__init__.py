@@ -4,9 +4,12 @@ from xdpipe.key import Flow, Prefix
 from xdpipe.stages.count import Count
 from xdpipe.stages.decap import Decap
 from xdpipe.stages.decrement_ttl import DecrementTtl
+from xdpipe.stages.dns import Dns
+from xdpipe.stages.flow_meter import FlowMeter
 from xdpipe.stages.headers import Headers
 from xdpipe.stages.histogram import Histogram
 from xdpipe.stages.http1 import Http1
+from xdpipe.stages.http2 import Http2
 from xdpipe.stages.rate_limit import RateLimit
 from xdpipe.stages.record import Record
 from xdpipe.stages.sample import Sample
@@ -22,10 +25,13 @@ __all__ = [
     "Count",
     "Decap",
     "DecrementTtl",
+    "Dns",
     "Flow",
+    "FlowMeter",
     "Headers",
     "Histogram",
     "Http1",
+    "Http2",
     "Prefix",
     "RateLimit",
     "Record",

@@ -94,8 +94,8 @@ class Record(NativeStage):
             program = Filter(filter).program
         order = TapOrder(1, verdict_bits(verdict), snaplen, program, told=comments)
         self.recording = Recording(
-            os.path.abspath(directory), int(file_mib * _MIB), file_s, n_files, zstd,
-            ring_size(buffer_mib * _MIB), order,
+            os.path.abspath(directory), int(file_mib * _MIB), file_s, n_files,
+            ring_size(buffer_mib * _MIB), zstd, order,
         )  # fmt: skip
 
     def make_state(self, counters: Any) -> Any:

@@ -51,6 +51,25 @@ static inline void xp_buffer_unlink(struct xp_buffers *pool, const struct xp_buf
 	*(b->newer ? &pool->list[b->newer - 1].older : &pool->newest) = b->older;
 }
 
+static inline void xp_buffer_link(struct xp_buffers *pool, uint32_t buffer)
+{
+	struct xp_buffer *b = pool->list + buffer - 1;
+
+	b->older = pool->newest;
+	b->newer = 0;
+	*(b->older ? &pool->list[b->older - 1].newer : &pool->oldest) = buffer;
+	pool->newest = buffer;
+}
+
+/* Let a buffer that is the owner's be as one taken now. */
+static inline void xp_buffer_touch(struct xp_buffers *pool, uint32_t buffer)
+{
+	if (pool->newest == buffer)
+		return;
+	xp_buffer_unlink(pool, pool->list + buffer - 1);
+	xp_buffer_link(pool, buffer);
+}
+
 /* Give back a buffer that is the owner's, if it still is. */
 static inline void xp_buffer_give(struct xp_buffers *pool, uint32_t buffer, uint32_t owner)
 {
@@ -68,7 +87,6 @@ static inline void xp_buffer_give(struct xp_buffers *pool, uint32_t buffer, uint
 static inline uint32_t xp_buffer_take(struct xp_buffers *pool, uint32_t owner, int *taken_away)
 {
 	uint32_t buffer = pool->free;
-	struct xp_buffer *b;
 
 	if (!buffer && pool->n_touched < pool->n) {
 		buffer = ++pool->n_touched;
@@ -81,12 +99,8 @@ static inline uint32_t xp_buffer_take(struct xp_buffers *pool, uint32_t owner, i
 	} else {
 		return 0;
 	}
-	b = pool->list + buffer - 1;
-	b->owner = owner;
-	b->older = pool->newest;
-	b->newer = 0;
-	*(b->older ? &pool->list[b->older - 1].newer : &pool->oldest) = buffer;
-	pool->newest = buffer;
+	pool->list[buffer - 1].owner = owner;
+	xp_buffer_link(pool, buffer);
 	return buffer;
 }
 

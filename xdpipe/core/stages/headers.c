@@ -20,7 +20,7 @@ enum { N_IPV4, N_IPV6, N_OTHER, N_TCP, N_UDP, N_ICMP, N_ICMP6, N_IGMP, N_ARP, N_
        N_LLC, N_SNAP, N_FRAGMENTS, N_PARTIAL_CHECKSUM, N_MALFORMED };
 
 /* The flow_hash that packet i, which has an IP header, has by its other columns. */
-uint32_t xp_flow_hash(const struct xp_batch *b, uint32_t i)
+uint32_t xp_flow_hash_anew(const struct xp_batch *b, uint32_t i)
 {
 	address src = native(b->src + 16 * (size_t)i), dst = native(b->dst + 16 * (size_t)i);
 

@@ -8,6 +8,6 @@
 int xp_stage_headers(struct xp_batch *batch, void *state); /* struct xp_counts_state */
 /* cdef end */
 
-uint32_t xp_flow_hash(const struct xp_batch *b, uint32_t i);
+uint32_t xp_flow_hash_anew(const struct xp_batch *b, uint32_t i);
 
 #endif

@@ -95,7 +95,7 @@ static uint32_t set_behind_ethernet(struct xp_batch *b, uint32_t i, uint8_t *ip,
 	if (n == 0)
 		return 0;
 	xp_fix_l4_checksum(b, i, changes.covered, own);
-	b->flow_hash[i] = xp_flow_hash(b, i);
+	b->flow_hash[i] = xp_flow_hash_anew(b, i);
 	return n;
 }
 

@@ -118,7 +118,8 @@ static int pop(struct xp_batch *b, uint32_t i)
 	}
 	if (!tag)
 		return N_LEFT_ALONE;
-	if (b->n_vlans[i] == TAGS_MAX && is_tag(b->eth_type[i])) {
+	if (b->n_vlans[i] == TAGS_MAX && xp_within(b, i, MACS, TAGS_MAX * TAG + 2) &&
+	    is_tag(xp_get16(tag + TAGS_MAX * TAG))) {
 		if (!xp_within(b, i, MACS, (TAGS_MAX + 1) * TAG + 2))
 			return N_LEFT_ALONE;
 		third = xp_get16(tag + TAGS_MAX * TAG + 2);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The native stage SwapAddresses: send an undecided packet back to where it came from. Ethernet
- * and IP addresses and TCP or UDP ports change places, in the packet and in the columns; VLAN tags
- * and MPLS labels and the PPPoE session stay. Checksums stay right, since a sum does not depend on the order of its words; where one of the
- * addresses is not of that sum (pseudo_header.h), it is brought up to date. The hash of a flow is that
- * of both directions.
+ * and IP addresses and TCP or UDP ports change places, in the packet and in the columns; VLAN tags,
+ * MPLS labels and the PPPoE session stay. Checksums stay right, since a sum does not depend on the order
+ * of its words; where one of the addresses is not of that sum (pseudo_header.h), it is brought up to
+ * date. The hash of a flow is that of both directions.
  */
 #include "checksum.h"
 #include "pseudo_header.h"
