@@ -46,7 +46,7 @@ class Laid:
             turn, place = divmod(k, len(packets))
             packet = np.frombuffer(again(packets[place], turn), np.uint8)
             frames[frame, headroom : headroom + len(packet)] = packet
-        self.batch = Batch(memory, BATCH)
+        self.batch, self._headroom = Batch(memory, BATCH), headroom
         addresses = np.array(order, np.uint64) * FRAME + headroom
         self._batches = [
             (addresses[first : first + BATCH], np.array(lens[first : first + BATCH]))
@@ -56,7 +56,7 @@ class Laid:
     def batches(self) -> Iterator[None]:
         """Make the batch each of its batches in turn."""
         for addresses, lens in self._batches:
-            self.batch.place(addresses, lens)
+            self.batch.place(addresses, lens, self._headroom)
             yield
 
     def run(self, make: Callable[[], Sequence[Stage]], seconds: float, *, afresh: bool) -> float:
@@ -91,7 +91,7 @@ class Laid:
         for first in range(0, len(batches), SLICE // BATCH):
             ns, packets = counts[NS], counts[PACKETS]
             for addresses, lens in batches[first : first + SLICE // BATCH]:
-                self.batch.place(addresses, lens)
+                self.batch.place(addresses, lens, self._headroom)
                 chain.run()
             slices.append((counts[NS] - ns) / (counts[PACKETS] - packets))
         return slices

@@ -16,8 +16,7 @@ from xdpipe.stages import Headers
 CAPTURES = Path(__file__).resolve().parents[2] / "shared" / "captures"
 LONGEST = 1792  # bytes that fit into a frame of 2048 behind XDP's headroom
 _CRAFTED = 2000
-_TRANSPORT = FLAGS["TCP"] | FLAGS["UDP"]
-_NOT_PLAIN = FLAGS["FRAGMENT"] | FLAGS["IP_OPTIONS"] | FLAGS["VLAN"] | FLAGS["MALFORMED"]
+_NOT_PLAIN = FLAGS["FRAGMENT"] | FLAGS["IP_OPTIONS"] | FLAGS["MALFORMED"]
 
 
 def _has(batch: Batch, *flags: str) -> np.ndarray:
@@ -40,7 +39,9 @@ def _whole_hello(batch: Batch) -> np.ndarray:
 KINDS: dict[str, Callable[[Batch], np.ndarray]] = {
     "all": lambda batch: np.ones(len(batch), bool),
     # what every contestant takes for the same: TCP or UDP over IPv4 or IPv6, with nothing between
-    "plain": lambda batch: ((batch.flags & _NOT_PLAIN) == 0) & _has(batch, "TCP", "UDP"),
+    "plain": lambda batch: (
+        ((batch.flags & _NOT_PLAIN) == 0) & _has(batch, "TCP", "UDP") & (batch.l3 == 14)
+    ),
     "udp": lambda batch: _has(batch, "UDP") & (batch.payload_len > 0),
     "tcp": lambda batch: _has(batch, "TCP") & (batch.payload_len > 0),
     "dns": lambda batch: _has(batch, "UDP") & _at_port(batch, 53) & (batch.payload_len >= 12),
@@ -122,8 +123,21 @@ def again(packet: bytes, k: int) -> bytes:
     return bytes(other)
 
 
+def _http2() -> list[bytes]:
+    """Return the first segments of HTTP/2's clients: preface, SETTINGS, a request (RFC 9113)."""
+    from scapy.layers.inet import IP, TCP
+    from scapy.layers.l2 import Ether
+
+    request = bytes.fromhex("828684410f7777772e6578616d706c652e636f6d")  # RFC 7541, C.3.1
+    said = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+    said += len(request).to_bytes(3, "big") + b"\1\5\0\0\0\1" + request
+    ether = Ether(src="02:00:00:00:00:02", dst="02:00:00:00:00:01")
+    tcp = TCP(sport=40000, dport=80, flags="PA", seq=1)
+    return [bytes(ether / IP(src="192.0.2.1", dst="198.51.100.1") / tcp / said)]
+
+
 class Traffic:
-    """All packets there are, and by kind.
+    """All packets there are, and by kind; HTTP/2 is crafted, the captures have none.
 
     Attributes:
         source: what they are, to be told.
@@ -141,4 +155,6 @@ class Traffic:
 
     def of(self, kind: str) -> list[bytes]:
         """Return the packets of a kind, in their order."""
+        if kind == "http2":
+            return _http2()
         return list(itertools.compress(self._packets, KINDS[kind](self._batch).tolist()))

@@ -220,6 +220,13 @@ def xdpipe_headers(batch: Batch) -> list[Fields]:
     return [Headers(*row) for row in rows]
 
 
+def xdpipe_question(batch: Batch) -> list[Fields]:
+    """Return what the columns of Dns say."""
+    columns = (batch.dns_id.tolist(), batch.text("dns_name"), batch.dns_type.tolist())
+    rows = zip(*columns, strict=True)
+    return [Question(number, "" if name == "." else name, kind) for number, name, kind in rows]
+
+
 def xdpipe_hello(batch: Batch) -> list[Fields]:
     """Return what the columns of Tls say."""
     ciphers = (batch.tls_ciphers["len"] // 2).tolist()

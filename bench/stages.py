@@ -17,7 +17,7 @@ import meters
 import monlist as kinds
 import readers
 import tins
-from laid import BATCH, COLD_FRAMES, Laid
+from laid import BATCH, COLD_FRAMES, FRAME, Laid
 from packets import Traffic, again
 
 from xdpipe.batch import Batch
@@ -27,10 +27,13 @@ from xdpipe.stages import (
     Count,
     Decap,
     DecrementTtl,
+    Dns,
     Flow,
+    FlowMeter,
     Headers,
     Histogram,
     Http1,
+    Http2,
     RateLimit,
     Sample,
     SetAddresses,
@@ -72,6 +75,9 @@ NATIVE = {
     "tls": Native(lambda: streams(Tls()), "tls", "≤ 60", afresh=True),
     "tls_hello": Native(lambda: streams(Tls()), "hello", afresh=True),
     "http1": Native(lambda: streams(Http1()), "http", afresh=True),
+    "http2": Native(lambda: streams(Http2()), "http2", afresh=True),
+    "dns": Native(lambda: [Headers(), Dns()], "dns", "≤ 60"),
+    "flow_meter": Native(lambda: [Headers(), FlowMeter()], "plain"),
     "decap": Native(lambda: [Headers(), Decap()]),
     "swap_addresses": Native(lambda: [Headers(), SwapAddresses()], "plain"),
     "set_addresses": Native(lambda: [Headers(), SetAddresses(src="192.0.2.1", sport=7)], "plain"),
@@ -107,11 +113,9 @@ class Protocol:
 
 PROTOCOLS = {
     "headers": Protocol("plain", readers.Headers, "headers", readers.xdpipe_headers, payload=False),
-    "dns": Protocol("dns", readers.Question),
+    "dns": Protocol("dns", readers.Question, "dns", readers.xdpipe_question),
     "hello": Protocol("hello", readers.Hello, "tls_hello", readers.xdpipe_hello),
 }
-FLOW_METER: Callable[[], dict[str, float]] | None = None
-"""Measures FlowMeter over meters.CAPTURE, as meters.nfstream does."""
 
 
 def peer_lacks(name: str) -> str | None:
@@ -122,7 +126,7 @@ def peer_lacks(name: str) -> str | None:
 
 
 def payloads(packets: list[bytes]) -> list[bytes]:
-    batch = Batch(bytearray(sum(map(len, packets)) + 64 * len(packets)), len(packets))
+    batch = Batch(bytearray(FRAME * len(packets)), len(packets))
     batch.load(packets)
     Headers().process(batch)
     ends = zip(batch.payload.tolist(), batch.payload_len.tolist(), strict=True)
@@ -170,7 +174,7 @@ class Contest:
         if self.tins is not None:
             digests["libtins"] = self.tins.digest(self.protocol.fields._fields)
         if self.protocol.columns is not None and self.protocol.stage is not None:
-            batch = Batch(bytearray(2048 * len(self.packets)), len(self.packets))
+            batch = Batch(bytearray(FRAME * len(self.packets)), len(self.packets))
             batch.load(self.packets)
             Chain(NATIVE[self.protocol.stage].make(), batch).run()
             digests["xdpipe"] = readers.digest(self.protocol.columns(batch))
@@ -247,7 +251,7 @@ def main() -> None:
     monlist = Laid(kinds.traffic(traffic.of("udp")), BATCH)
     kinds_agree(monlist)
     has_nfstream = peer_lacks("nfstream") is None
-    n_metered = meters.write_capture(traffic.of("plain")) if has_nfstream else 0
+    n_metered = meters.write_capture(traffic.of("plain"))
 
     contestants = native_contestants(traffic, given.seconds)
     contestants |= peer_contestants(contests, given.seconds)
@@ -257,8 +261,7 @@ def main() -> None:
         )
     if has_nfstream:
         contestants["nfstream"] = meters.nfstream
-    if FLOW_METER is not None:
-        contestants["flow_meter"] = FLOW_METER
+    contestants["flow_meter"] = meters.flow_meter
     results = harness.alternate(contestants, given.rounds, console)
     ns = {name: harness.series(result, "ns") for name, result in results.items()}
     facts = {
@@ -318,22 +321,19 @@ def kind_rows(ns: Series) -> list[harness.Row]:
 
 
 def meter_rows(results: dict[str, list[dict[str, float]]], n_packets: int) -> list[harness.Row]:
-    """Compare FlowMeter with nfstream, if both are there and count the same."""
-    rows = []
-    theirs, ours = results.get("nfstream"), results.get("flow_meter")
-    for name, runs in (("nfstream", theirs), ("flow_meter", ours)):
-        if runs is not None and {run["packets"] for run in runs} != {n_packets}:
-            harness.fail(f"{name}: {runs[0]['packets']:.0f} packets in flows, of {n_packets}")
+    """Compare FlowMeter with nfstream, if it is there; both must count the same."""
+    ours, theirs = results["flow_meter"], results.get("nfstream")
+    for name, runs in (("FlowMeter", ours), ("nfstream", theirs or [])):
+        for run in runs:
+            told = [run[what] for what in ("flows", "packets", "bytes")]
+            if told != [ours[0]["flows"], n_packets, ours[0]["bytes"]]:
+                harness.fail(
+                    f"{name}: {told} flows, packets, bytes; {n_packets} packets, {ours[0]}"
+                )
+    row, ns = "flow_meter_file", harness.series(ours, "ns")
     if theirs is None:
-        return []
-    if ours is None:
-        return [harness.alone("nfstream", NS, harness.series(theirs, "ns"))]
-    for what in ("flows", "packets", "bytes"):
-        if ours[0][what] != theirs[0][what]:
-            harness.fail(f"FlowMeter has {ours[0][what]} {what}, nfstream {theirs[0][what]}")
-    both = [harness.series(runs, "ns") for runs in (ours, theirs)]
-    rows.append(harness.compare("flow_meter_file", NS, both[0], "nfstream", both[1], "≤ 0.1"))
-    return rows
+        return [harness.alone(row, NS, ns)]
+    return [harness.compare(row, NS, ns, "nfstream", harness.series(theirs, "ns"), "≤ 0.1")]
 
 
 def allocation_rows() -> list[harness.Row]:

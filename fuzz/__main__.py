@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -32,8 +33,10 @@ def _fuzz(names: list[str], seconds: int, captures: Path | None, jobs: int) -> l
     programs = {name: program(driver, name, TARGETS[name]) for name in names}
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
                TextColumn("{task.fields[n_runs]:,} runs"))  # fmt: skip
+    # a terminal's bars go out of the way of each result; a pipe gets the results alone
+    tell_above = sys.stdout.isatty()
     with (
-        Progress(*columns, console=console, transient=True) as progress,
+        Progress(*columns, console=console, transient=True, redirect_stdout=tell_above) as progress,
         ThreadPoolExecutor(jobs) as pool,
     ):
         began: dict[TaskID, float] = {}
@@ -52,11 +55,16 @@ def _fuzz(names: list[str], seconds: int, captures: Path | None, jobs: int) -> l
             progress.remove_task(task)
             return outcome
 
-        futures = [pool.submit(one, name) for name in names]
-        while wait(futures, timeout=0.5).not_done:
+        futures = {pool.submit(one, name) for name in names}
+        outcomes = []
+        while futures:
+            done, futures = wait(futures, timeout=0.5)
+            for future in done:
+                outcomes.append(future.result())
+                click.echo(outcomes[-1].line())
             for task, then in list(began.items()):
                 progress.update(task, completed=time.monotonic() - then)
-        return [future.result() for future in futures]
+        return outcomes
 
 
 def _again(name: str, path: Path) -> int:
@@ -101,10 +109,8 @@ def main(
     except (BuildError, ImageError) as error:
         raise click.ClickException(str(error)) from error
     for outcome in outcomes:
-        click.echo(outcome.line())
-    for outcome in outcomes:
         if outcome.found:
-            click.echo("".join(f"  {line}\n" for line in outcome.says[1:]) + outcome.again())
+            click.echo("\n".join((outcome.name, *outcome.says, outcome.again())))
     context.exit(1 if any(outcome.found for outcome in outcomes) else 0)
 
 

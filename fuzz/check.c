@@ -6,7 +6,7 @@
  *   "offset ..."                XP_ABSENT, or within the packet (its end included)
  *   NAME_len, NAME an offset    NAME + NAME_len within the packet; 0 where NAME is absent
  *   a text                      within the texts of the batch
- *   bits, an enumeration        no bit or value without a name
+ *   "... bits: ...", an enumeration    no bit or value without a name
  *   verdict                     in range, and final once decided
  *   tcp_pieces                  each byte of the pieces can be read
  *
@@ -87,6 +87,8 @@ static void prepare_column(struct column *column, const struct xp_column *c)
 	for (uint32_t k = 0; column->names && k < column->names->n; k++)
 		column->bits |= column->names->names[k].value;
 	column->has_bits = column->bits != 0;
+	if (column->has_bits && !strstr(c->doc, "bits:")) /* a word of the packet: any bits */
+		column->names = NULL;
 }
 
 static int find_counter(const struct fuzz_stage *stage, const char *reason)

@@ -12,12 +12,14 @@ input does the same.
 
 import ctypes
 import random
+import sys
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,12 +83,26 @@ class _Maps:
         return np.flatnonzero(np.searchsorted(self.edges, words, "right") % 2)
 
 
+def _kept_with(struct: Any) -> list[Any]:
+    """Return what modules of xdpipe keep for as long as a struct lives (keep.py and the like)."""
+    tables = (
+        table
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] == "xdpipe"
+        for table in vars(module).values()
+        if isinstance(table, WeakKeyDictionary)
+    )
+    return [table[struct] for table in tables if struct in table]
+
+
 def _memory_of(value: Any, seen: set[int]) -> Iterator[tuple[int, int]]:
     """Yield address and size of all memory that a value holds, also through what it holds."""
     if id(value) in seen:
         return
     seen.add(id(value))
     if isinstance(value, ffi.CData):
+        for kept in _kept_with(value):
+            yield from _memory_of(kept, seen)
         told = repr(value)  # cffi says there alone whether memory is owned, and how much
         if " owning " in told:
             size = int(told.rpartition(" owning ")[2].split()[0])

@@ -112,6 +112,8 @@ void lay_batch(const struct fuzz_input *input, uint32_t first, uint32_t n, uint8
 	batch->text_capacity = input->how & HOW_TINY ? TINY_TEXTS : XP_TEXT_ROOM * PACKETS;
 	batch->partial_checksums = !!(input->how & HOW_PARTIAL);
 	batch->n = n;
+	/* no packet came for a minute after the last one */
+	batch->now_ns = n || !first ? 0 : input->packets[first - 1].time_ns + 60000000000;
 	batch->n_more = batch->n_text = 0;
 	for (uint32_t i = 0; i < n; i++) {
 		lay_packet(i, input->packets + first + i);

@@ -65,19 +65,19 @@ def _frame(kind: int, flags: int, stream_id: int, body: bytes) -> bytes:
     return _sized(3, body)[:3] + bytes([kind, flags]) + struct.pack(">I", stream_id) + body
 
 
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _GET = b"GET /a?b=c HTTP/1.1\r\nHost: www.example.com\r\nUser-Agent: x\r\n\r\n"
 _POST = b"POST /form HTTP/1.1\r\nhost:example.com\r\nContent-Length: 5\r\n\r\nhello"
 _OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
 _CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
 
 
-def _http2() -> tuple[bytes, bytes]:
+def http2() -> tuple[bytes, bytes]:
     """Return what a client and a server say: requests by the static table, Huffman, and indices."""
     get = bytes.fromhex("828684410f7777772e6578616d706c652e636f6d")  # RFC 7541, C.3.1
     huffman = bytes.fromhex("828684418cf1e3c2e5f23a6ba0ab90f4ff")  # RFC 7541, C.4.1
     to = (
-        _PREFACE
+        PREFACE
         + _frame(4, 0, 0, struct.pack(">HIHI", 3, 100, 4, 65535))
         + _frame(8, 0, 0, struct.pack(">I", 1 << 20))
         + _frame(1, 5, 1, get)
@@ -120,7 +120,7 @@ def _streams() -> Iterator[tuple[list[bytes], list[bytes]]]:
     yield [_GET, _POST], [_OK, _CHUNKED]
     yield [_GET + _GET + _POST], list(_cut(_OK + _CHUNKED, 9, 3, 20))
     yield [b"CONNECT a:443 HTTP/1.0\r\n\r\n", b"OPTIONS * HTTP/1.1\n\n"], [b"HTTP/1.1 100 \r\n\r\n"]
-    to, back = _http2()
+    to, back = http2()
     yield [to], [back]
     yield list(_cut(to, 10, 14, 4, 40, 9)), list(_cut(back, 5, 9))
 
@@ -212,7 +212,7 @@ def crafted() -> Iterator[bytes]:
     flows = [*range(16), *(IPV6 | flow for flow in range(16))]
     yield session(record(Kind.TCP_TO, _GET, flow=flow) for flow in flows * 2)
     # what is lost, comes late, and comes again
-    said, _ = _http2()
+    said, _ = http2()
     yield session(
         [
             record(Kind.TCP_TO, said[:30]),

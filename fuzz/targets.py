@@ -8,10 +8,13 @@ from xdpipe.stages import (
     Count,
     Decap,
     DecrementTtl,
+    Dns,
     Flow,
+    FlowMeter,
     Headers,
     Histogram,
     Http1,
+    Http2,
     Prefix,
     RateLimit,
     Sample,
@@ -58,16 +61,40 @@ def _streams(*behind: NativeStage) -> list[NativeStage]:
     return [Headers(), TcpStreams(n_connections=8, n_chunks=16), *behind]
 
 
+def _meter() -> FlowMeter:
+    meter = FlowMeter(n_flows=64, active_s=10, evict=True)
+    meter.serve(None, None)  # nobody reads records
+    return meter
+
+
+_DNS = (b"\xc0\x0c", b"\x03www\x07example\x03com\x00", b"\x00\x00\x29\x10\x00")
+_TLS = (b"\x16\x03\x01", b"\x00\x2b", b"\x00\x10", b"\x00\x0d", b"\x02h2", b"\x0a\x0a")
+_HTTP1 = (b"GET ", b"\r\n", b" HTTP/1.1", b"HTTP/1.1 200 ", b"Host: ", b"Content-Length: ",
+          b"Transfer-Encoding: chunked")  # fmt: skip
+_HTTP2 = (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+          b"\x00\x00\x04\x03\x00\x00\x00\x00\x01", b"\x82\x86\x84")  # fmt: skip
+
 # Chunks that TcpStreams hands on are free again with the next batch: one batch may lack some where
-# several do not.
+# several do not. FlowMeter looks for flows that are over once a batch.
 TARGETS = {
     "headers": Target(lambda: [Headers()]),
     "decap": Target(lambda: [Headers(), Decap()], port=4789),
     "tcp_streams": Target(_streams, by_batch=True),
-    "tls": Target(lambda: _streams(Tls(n_buffers=4)), port=443, by_batch=True, many_faults=True),
-    "http1": Target(
-        lambda: _streams(Http1(n_buffers=4, n_messages=16)), by_batch=True, many_faults=True
+    "dns": Target(
+        lambda: _streams(Dns(n_buffers=4)), port=53, by_batch=True, many_faults=True, tokens=_DNS
     ),
+    "tls": Target(
+        lambda: _streams(Tls(n_buffers=4)), port=443, by_batch=True, many_faults=True, tokens=_TLS
+    ),
+    "http1": Target(
+        lambda: _streams(Http1(n_buffers=4, n_messages=16)), by_batch=True, many_faults=True,
+        tokens=_HTTP1,
+    ),
+    "http2": Target(
+        lambda: _streams(Http2(n_decoders=4, n_frames=32, n_messages=16)), by_batch=True,
+        many_faults=True, tokens=_HTTP2,
+    ),
+    "flow_meter": Target(lambda: [Headers(), _meter()], by_batch=True),
     "swap_addresses": Target(lambda: [Headers(), SwapAddresses()], rewrites=True),
     "set_addresses": Target(
         lambda: [Headers(), SetAddresses(_MAC, _MAC, "192.0.2.0/24", ("192.0.2.1", "::1"), 7, 8)],
@@ -83,7 +110,7 @@ TARGETS = {
     "sample": Target(lambda: [Headers(), Sample(3, "flow", mark=1, seed=1)]),
     "top": Target(lambda: [Headers(), Top("src", n=8, by="bytes")]),
     "where": Target(lambda: [Headers(), Where("tcp[13] & 2 != 0 or udp port 53", mark=1)]),
-}
+}  # fmt: skip
 
 LEFT_OUT = {
     "Record": "what it copies to is shared with another process; it reads nothing of a packet",

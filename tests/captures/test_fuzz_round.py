@@ -1,14 +1,15 @@
 """A short round of `./dev fuzz`: nothing is found, but for a mistake that was put there."""
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from fuzz.__main__ import main
 from fuzz.build import CLANG, ROOT, build, program
 from fuzz.captures import from_captures
-from fuzz.run import environment, run, write_seeds
+from fuzz.run import run, write_seeds
 from fuzz.seeds import crafted
 from fuzz.targets import TARGETS, Target
 from xdpipe.stage import NativeStage
@@ -52,20 +53,35 @@ def test_nothing_is_found(captures: Path, name: str) -> None:
     assert outcome.coverage > 50
 
 
-def test_a_mistake_is_found_and_told_with_its_input(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fuzz.run.BUILD", tmp_path)
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Target:
+    """Have a stage with a mistake in the place of the target headers."""
     source = tmp_path / "no_fragments.c"
     source.write_text(SOURCE)
     target = Target(lambda: [Headers(), NoFragments()])
-    path = program(build(CLANG, source, place=tmp_path), "broken", target)
-    outcome = run(path, "broken", target, write_seeds("broken", crafted()), 60)
-    assert outcome.line().endswith("FOUND: fuzz: broken: NoFragments returns -1")
-    assert outcome.input is not None
-    where = os.path.relpath(outcome.input, ROOT)
-    assert outcome.again() == f"{where}; again: ./dev fuzz broken --again {where}"
-    done = subprocess.run(
-        [path, outcome.input], env=environment(), capture_output=True, check=False
+    monkeypatch.setitem(TARGETS, "headers", target)
+    monkeypatch.setattr("fuzz.run.BUILD", tmp_path)
+    monkeypatch.setattr(
+        "fuzz.__main__.build", lambda compiler: build(compiler, source, place=tmp_path)
     )
-    assert b"NoFragments returns -1" in done.stderr
+    return target
+
+
+def test_a_mistake_is_told_with_its_input_and_how_to_run_it_again(
+    broken: Target, tmp_path: Path
+) -> None:
+    done = CliRunner().invoke(main, ["headers", "--seconds", "60"])
+    assert done.exit_code == 1
+    first, *_, last = done.stdout.splitlines()
+    assert first.startswith("headers ")
+    assert first.endswith("FOUND: fuzz: headers: NoFragments returns -1")
+    where = os.path.relpath(next((tmp_path / "findings").iterdir()), ROOT)
+    assert last == f"{where}; again: ./dev fuzz headers --again {where}"
+    again = CliRunner().invoke(main, ["headers", "--again", str(ROOT / where)])
+    assert again.exit_code == 1
+
+
+def test_what_does_no_harm_runs_again_without_a_word_of_it(tmp_path: Path) -> None:
+    harmless = tmp_path / "harmless"
+    harmless.write_bytes(b"\x10" + bytes(60))
+    assert CliRunner().invoke(main, ["headers", "--again", str(harmless)]).exit_code == 0

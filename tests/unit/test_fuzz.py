@@ -20,6 +20,7 @@ from fuzz.targets import LEFT_OUT, TARGETS, Target
 from xdpipe import stages
 from xdpipe.batch import COLUMNS, MALFORMED
 from xdpipe.core._core import ffi, lib
+from xdpipe.keep import keep_with
 from xdpipe.stage import OWN, NativeStage
 from xdpipe.stages import Headers
 
@@ -236,6 +237,16 @@ def test_an_image_names_functions_of_the_core_and_of_libraries() -> None:
     ]
     assert [file == "-" for _, _, file in symbols] == [True, False]
     assert "libc.so" in symbols[1][2]
+
+
+def test_an_image_has_what_is_kept_with_a_state() -> None:
+    class Keeper(Holder):
+        def make_state(self, counters: object) -> object:
+            tap = ffi.new("struct xp_tap *", {"snaplen": 99})
+            struct = ffi.new("struct xp_record_state *", {"counters": counters, "tap": tap})
+            return keep_with(struct, tap)
+
+    assert any(line.endswith(" 63") for line in lines_of(Keeper()) if line.startswith("bytes "))
 
 
 def test_an_image_is_the_same_each_time() -> None:
