@@ -46,7 +46,7 @@ class NoFragments(NativeStage):
 def test_nothing_is_found(captures: Path, name: str) -> None:
     target = TARGETS[name]
     seeds = write_seeds(name, [*crafted(), *from_captures(captures, target)])
-    assert len(list(seeds.iterdir())) > 100
+    assert len(list(seeds.iterdir())) > 50  # there is no HTTP/2 in the captures
     outcome = run(program(build(CLANG), name, target), name, target, seeds, SECONDS)
     assert not outcome.found, f"{outcome.says}\n{outcome.again()}"
     assert outcome.n_runs > len(list(seeds.iterdir()))
