@@ -8,6 +8,7 @@ from xdpipe.stages import (
     Count,
     Decap,
     DecrementTtl,
+    Dns,
     Flow,
     Headers,
     Histogram,
@@ -64,6 +65,7 @@ TARGETS = {
     "headers": Target(lambda: [Headers()]),
     "decap": Target(lambda: [Headers(), Decap()], port=4789),
     "tcp_streams": Target(_streams, by_batch=True),
+    "dns": Target(lambda: _streams(Dns(n_buffers=4)), port=53, by_batch=True, many_faults=True),
     "tls": Target(lambda: _streams(Tls(n_buffers=4)), port=443, by_batch=True, many_faults=True),
     "http1": Target(
         lambda: _streams(Http1(n_buffers=4, n_messages=16)), by_batch=True, many_faults=True

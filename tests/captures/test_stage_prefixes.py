@@ -19,7 +19,7 @@ from guard_page import PAGE, GuardedBatch
 from xdpipe import stages
 from xdpipe.batch import ABSENT, COLUMNS, FLAGS, Batch
 from xdpipe.stage import NativeStage
-from xdpipe.stages import Decap, Headers, Http1, TcpStreams, Tls
+from xdpipe.stages import Decap, Dns, Headers, Http1, TcpStreams, Tls
 
 HEAD = 160
 TAIL = 16
@@ -84,6 +84,11 @@ PARSERS = {
     "TcpStreams": Parser(
         streams, ("tcp_stream", "tcp_n_pieces", "tcp_data_len"), streams=True,
         progress=("tcp_stream", "tcp_stream_id", "tcp_n_pieces", "tcp_pieces", "tcp_data_len"),
+    ),
+    "Dns": Parser(
+        lambda: streams(Dns()), ("dns_malformed", "dns_found", "dns_len", "dns_n_messages"),
+        "dns_malformed", progress=("dns_found", "dns_len", "dns_n_messages", "dns_rcode"),
+        depth=400, streams=True,
     ),
     "Tls": Parser(
         lambda: streams(Tls()), ("tls_malformed", "tls_hello", "tls_n_records", "tls_alert"),
