@@ -107,9 +107,9 @@ PARSERS = {
         progress=("tcp_stream", "tcp_stream_id", "tcp_n_pieces", "tcp_pieces", "tcp_data_len"),
     ),
     "Dns": Parser(
-        lambda: streams(Dns()), ("dns_found", "dns_malformed", "dns_n_messages", "dns_len"),
-        "dns_malformed", progress=("dns_found", "dns_n_messages", "dns_len"), depth=400,
-        streams=True,
+        lambda: streams(Dns()), ("dns_malformed", "dns_found", "dns_len", "dns_n_messages"),
+        "dns_malformed", progress=("dns_found", "dns_len", "dns_n_messages", "dns_rcode"),
+        depth=400, streams=True,
     ),
     "Tls": Parser(
         lambda: streams(Tls()), ("tls_malformed", "tls_hello", "tls_n_records", "tls_alert"),

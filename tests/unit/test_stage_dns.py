@@ -251,6 +251,7 @@ def test_the_hash_tells_names_apart() -> None:
 def test_the_hash_of_a_name_in_any_case_is_one() -> None:
     assert name_hash("Example.COM") == name_hash("example.com.") == name_hash(r"\101xample.com")
     assert name_hash("example.com") != name_hash("example.org")
+    assert name_hash("example.com") == 0x7BF254797CBF30F9  # who has stored some finds them again
     for name in (EXAMPLE, EXAMPLE.upper()):
         assert look_at(message([question(name)]))["dns_name_hash"] == name_hash("eXample.com")
 
@@ -323,6 +324,9 @@ FAULTS = {
     "question's pointer cut": (message([b"\1a\xc0"]), "NAME_SHORT"),
     "name of 256": (message([question(LONG + b"\x3e" + b"x" * 62 + ROOT)]), "NAME_LONG"),
     "name of 256, odd": (message([question(LONG + b"\x3e" + b" " * 62 + ROOT)]), "NAME_LONG"),
+    "name of 256 in short labels": (
+        message([question(b"\1x" * 126 + b"\2xy" + ROOT)]), "NAME_LONG"
+    ),
     "name of 257 in short labels": (message([question(b"\1x" * 128 + ROOT)]), "NAME_LONG"),
     "record's name of 256": (
         message([question()], [record(LONG + b"\x3e" + b"x" * 62 + ROOT)]), "NAME_LONG"

@@ -237,7 +237,7 @@ def test_a_gap_beyond_a_message_puts_out_of_step(before: bytes, lost: int, n_los
 @pytest.mark.parametrize("piece", [
     b"\0", b"\0\x0c", framed(A_MESSAGE)[:-1], framed(A_MESSAGE) + b"\0", framed(b""),
     framed(b"x" * 11), framed(A_MESSAGE, b"x" * 11), framed(A_MESSAGE, B_MESSAGE)[:-1],
-    framed(C_MESSAGE)[1:],
+    framed(C_MESSAGE)[1:], framed(b"x" * 11, A_MESSAGE),
 ])  # fmt: skip
 def test_from_the_middle_on_nothing_is_read_before_a_piece_of_whole_messages(piece: bytes) -> None:
     s = Streams()

@@ -28,8 +28,6 @@ MALFORMED = {name: value for name, (value, _) in ENUMS["dns_malformed"].items()}
 
 _NAME_MAX, _LABEL_MAX, _PORTS_MAX, _BUFFERS_MAX = 255, 63, 8, 65536
 _BUFFER: int = lib.XP_DNS_BUFFER
-_KEPT: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-"""What states of the C function point to."""
 _PART = re.compile(r"\\([0-9]{3})|\\([^0-9])|([^\\])", re.DOTALL)
 """A byte of a name: by its number, with a backslash before it, or as it is."""
 
@@ -102,6 +100,8 @@ class Dns(NativeStage):
         self._n_buffers = n_buffers
         self._n_connections = 0
         self._streams: Any = None
+        self._kept: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+        """What each state points to, since the stage may be in another chain as well."""
 
     def join(self, earlier: Sequence[Stage]) -> None:
         """Learn from a TcpStreams before it how many connections there may be."""
@@ -127,7 +127,7 @@ class Dns(NativeStage):
                 "n_free": n_buffers, **memory,
             })  # fmt: skip
             state.streams = self._streams
-            _KEPT[state] = self._streams, memory
+            self._kept[state] = self._streams, memory
         return state
 
     def report(self) -> Mapping[str, Any]:

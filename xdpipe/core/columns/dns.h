@@ -12,7 +12,7 @@
 	X(dns_len, int32_t, 1, 0, "Dns", "bytes of the message by UDP's length or TCP's prefix")   \
 	X(dns_id, uint16_t, 1, 0, "Dns", "identifier of the message")                              \
 	X(dns_flags, uint16_t, 1, 0, "Dns",                                                        \
-	  "the header's second word: bits, and between them opcode and RCODE")                     \
+	  "the header's second word: bits, and among them opcode and RCODE")                       \
 	X(dns_opcode, uint8_t, 1, 0, "Dns", "0 QUERY, 4 NOTIFY, 5 UPDATE, ...")                    \
 	X(dns_rcode, uint16_t, 1, 0, "Dns", "response code: 4 bits, 12 with EDNS (RFC 6891)")      \
 	X(dns_n_questions, uint16_t, 1, 0, "Dns", "QDCOUNT, as the header says")                   \
@@ -51,15 +51,19 @@
 /* X(name, value, meaning), of the header's second word (RFC 1035, 4.1.1; RFC 4035, 3) */
 #define XP_DNS_FLAGS(X)                                                                            \
 	X(QR, 0x8000, "a response")                                                                \
+	X(OPCODE, 0x7800, "four bits: see dns_opcode")                                             \
 	X(AA, 0x400, "authoritative answer")                                                       \
 	X(TC, 0x200, "truncated")                                                                  \
 	X(RD, 0x100, "recursion desired")                                                          \
 	X(RA, 0x80, "recursion available")                                                         \
 	X(Z, 0x40, "reserved")                                                                     \
 	X(AD, 0x20, "authentic data")                                                              \
-	X(CD, 0x10, "checking disabled")
+	X(CD, 0x10, "checking disabled")                                                           \
+	X(RCODE, 0xf, "four bits: see dns_rcode")
 
-#define XP_DNS_EDNS_FLAGS(X) X(DO, 0x8000, "DNSSEC records are wanted (RFC 3225)")
+#define XP_DNS_EDNS_FLAGS(X)                                                                       \
+	X(DO, 0x8000, "DNSSEC records are wanted (RFC 3225)")                                      \
+	X(Z, 0x7fff, "15 bits, reserved (RFC 6891, 6.1.4)")
 
 /* X(name, meaning); the value is the place in the list, from 1 */
 #define XP_DNS_MALFORMED(X)                                                                        \

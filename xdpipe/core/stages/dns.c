@@ -16,7 +16,8 @@
 #include "stages/dns_stream.h"
 
 #define MDNS 5353
-#define PREFETCH_AHEAD 4
+#define PREFETCH_AHEAD 8
+#define PREFETCH_MAX 1024 /* bytes of a packet */
 #define OPCODE 0x7800
 #define N_RCODES 6 /* that have a counter each; all others share one */
 #define RARE                                                                                       \
@@ -196,30 +197,50 @@ static void look_at_segment(struct xp_batch *b, uint32_t i, struct xp_dns_state 
 		xp_dns_end(streams, direction ^ 1);
 }
 
+static int is_dns(const struct xp_batch *b, uint32_t i, const struct xp_dns_state *s)
+{
+	return b->flags[i] & (XP_FLAG_UDP | XP_FLAG_TCP) &&
+	       is_one_of(s->ports, b->l4_dport[i], b->l4_sport[i]);
+}
+
+/*
+ * Fetch what of packet i Headers has not: what is behind its first cache line. Where one record ends
+ * and the next begins is known only from the first, so nothing else fetches them in time.
+ */
+static void prefetch(const struct xp_batch *b, uint32_t i, const struct xp_dns_state *s)
+{
+	int32_t end = b->head_len[i] < PREFETCH_MAX ? b->head_len[i] : PREFETCH_MAX;
+
+	for (int32_t at = 64; at < end; at += 64)
+		__builtin_prefetch(xp_packet(b, i) + at);
+	if (s->streams && b->tcp_stream[i])
+		__builtin_prefetch(s->streams->directions + direction_of(b, i));
+}
+
 int xp_stage_dns(struct xp_batch *b, void *state)
 {
 	struct xp_dns_state *s = state;
+	uint8_t found[PREFETCH_AHEAD] = {0}; /* which of the packets ahead are DNS */
 
 #define X(name, type, width, writable, by, doc) memset(b->name, 0, sizeof(*b->name) * b->n);
 	XP_DNS_COLUMNS(X)
 #undef X
-	for (uint32_t i = 0; i < b->n; i++) {
-		uint32_t ahead = i + PREFETCH_AHEAD;
+	for (uint32_t i = 0; i < b->n + PREFETCH_AHEAD; i++) {
+		uint32_t k = i - PREFETCH_AHEAD; /* it was fetched so many packets ago */
+		uint8_t *ahead = &found[i % PREFETCH_AHEAD];
+		int fetched = *ahead;
 
-		if (ahead < b->n) {
-			__builtin_prefetch(xp_packet(b, ahead) + 64);
-			if (s->streams && b->tcp_stream[ahead])
-				__builtin_prefetch(s->streams->directions + direction_of(b, ahead));
-		}
-		if (!(b->flags[i] & (XP_FLAG_UDP | XP_FLAG_TCP)) ||
-		    !is_one_of(s->ports, b->l4_dport[i], b->l4_sport[i]))
+		*ahead = i < b->n && is_dns(b, i, s);
+		if (*ahead)
+			prefetch(b, i, s);
+		if (!fetched)
 			continue;
-		if (b->flags[i] & XP_FLAG_UDP)
-			look_at_datagram(b, i, s);
+		if (b->flags[k] & XP_FLAG_UDP)
+			look_at_datagram(b, k, s);
 		else if (s->streams)
-			look_at_segment(b, i, s);
+			look_at_segment(b, k, s);
 		else
-			s->counters[N_TCP_UNREAD] += b->payload_len[i] > 0;
+			s->counters[N_TCP_UNREAD] += b->payload_len[k] > 0;
 	}
 	return 0;
 }

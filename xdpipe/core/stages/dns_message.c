@@ -15,7 +15,8 @@
  *
  * The first question's name has nothing before it that it could point to, so it is read as it
  * stands, and any pointer in it is a fault. All other names are passed over: a pointer in them
- * must go backwards, what it points to is not looked at. Nor are the records' data, but OPT's.
+ * must go backwards, what it points to is not looked at. Nor are the records' data, but OPT's, and
+ * what stands behind the last record: DSO's TLVs (RFC 8490), for one.
  */
 #ifdef __SSE2__
 #include <emmintrin.h>
@@ -75,7 +76,7 @@ static uint32_t high_bits(bytes16 v)
 #endif
 }
 
-/* The n bytes at p, 16 at the most, and zeros behind them; 16 bytes before p + n can be read. */
+/* The n bytes at p, 16 at the most, and zeros behind them; p + n has 16 readable bytes before it. */
 static bytes16 load(const uint8_t *p, int32_t n)
 {
 	bytes16 v = {0};
@@ -229,7 +230,7 @@ static int32_t ordinary_name(const uint8_t *name, int32_t n, uint8_t *room,
 			int8_t end = (int8_t)(__builtin_ctz(zeros) + 1);
 
 			size = at + end;
-			if (size > n)
+			if (size > n || size > NAME_MAX)
 				return 0;
 			a &= count < end;
 			b &= count + 16 < end;
@@ -292,7 +293,7 @@ static uint8_t first_question(const uint8_t *m, int32_t n, int32_t *at, uint8_t 
 
 	if (n == HEADER)
 		return XP_DNS_MALFORMED_MISSING;
-	if (n >= HEADER + 5) /* then 16 bytes can be read where any of them end */
+	if (n >= 16) /* then 16 bytes can be read before the message's end */
 		size = ordinary_name(m + HEADER, n - HEADER, room, r);
 	if (size == 0) {
 		uint8_t malformed = other_name(m, n, &size, room, r);
