@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import resource
 import subprocess
 import time
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from fuzz.targets import Target
 
 FOUND = ROOT / "fuzz" / "found"
 """Inputs that once found something, by target; part of the repository."""
+_MEMORY_MIB = 2048
 _MAX_LEN = 8192
 _STATUS = re.compile(r"^#(\d+)\s.*?cov: (\d+) ft: (\d+)")
 _KEPT = re.compile(r"Test unit written to (\S+)")
@@ -118,11 +120,13 @@ def run(
     for path in (corpus, kept):
         path.mkdir(parents=True, exist_ok=True)
     outcome = Outcome(name)
+    # What counts as used is the process's peak, which begins with that of the one that started it.
+    limit = _MEMORY_MIB + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     before = time.monotonic()
     with subprocess.Popen(
         [
             str(program), *map(str, directories), f"-max_total_time={seconds}",
-            f"-max_len={_MAX_LEN}", "-timeout=5", "-rss_limit_mb=2048", "-print_final_stats=1",
+            f"-max_len={_MAX_LEN}", "-timeout=5", f"-rss_limit_mb={limit}", "-print_final_stats=1",
             f"-artifact_prefix={kept}/{name}-", f"-dict={_write_dictionary(name, target)}",
         ],
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, errors="replace",

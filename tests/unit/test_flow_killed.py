@@ -18,6 +18,7 @@ from xdpipe.chain import Chain
 from xdpipe.flow_records import record_dtype, rows
 from xdpipe.flow_table import FlowTable, record_bytes, table_bytes
 from xdpipe.process import shared_memory
+from xdpipe.stage import OWN
 from xdpipe.stages import FlowMeter, Headers
 
 MIB = 1 << 20
@@ -55,7 +56,7 @@ def test_no_flow_is_lost_or_doubled_when_its_worker_is_killed(tmp_path: Path) ->
     counts_fd = shared_memory("counts", 4096)
     counts = memoryview(mmap.mmap(counts_fd, 4096)).cast("Q")
     infos = Chain([Headers(), stage], Batch(mmap.mmap(-1, MIB), 8)).infos
-    metered_at = infos[0].n_counts + 3
+    metered_at = infos[0].n_counts + OWN
     size = record_bytes(stage.options)
     ports: Counter[int] = Counter()
 

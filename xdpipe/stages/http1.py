@@ -9,6 +9,7 @@ import numpy as np
 from xdpipe.batch import COLUMNS, ENUMS, TEXT
 from xdpipe.core._core import ffi, lib
 from xdpipe.errors import XdpipeError
+from xdpipe.keep import keep_with
 from xdpipe.stage import NativeStage
 from xdpipe.stages.tcp_streams import TcpStreams
 
@@ -81,9 +82,11 @@ class Http1(NativeStage):
     def make_state(self, counters: Any) -> Any:
         """Return the state of the C function: no direction is known."""
         sizes = self._n_connections, self._n_buffers, self._n_messages
-        self._arena = ffi.new("uint8_t[]", lib.xp_http1_bytes(*sizes))
-        self._http = lib.xp_http1_init(self._arena, *sizes)
-        return ffi.new("struct xp_http1_state *", {"counters": counters, "http": self._http})
+        arena = ffi.new("uint8_t[]", lib.xp_http1_bytes(*sizes))
+        self._http = lib.xp_http1_init(arena, *sizes)
+        return keep_with(
+            ffi.new("struct xp_http1_state *", {"counters": counters, "http": self._http}), arena
+        )
 
     @property
     def messages(self) -> NDArray[Any]:

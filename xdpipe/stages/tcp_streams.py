@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from xdpipe.batch import COLUMNS
 from xdpipe.core._core import ffi, lib
 from xdpipe.errors import XdpipeError
+from xdpipe.keep import keep_with
 from xdpipe.stage import NativeStage
 
 if TYPE_CHECKING:
@@ -74,13 +75,14 @@ class TcpStreams(NativeStage):
     def make_state(self, counters: Any) -> Any:
         """Return the state of the C function: an empty table."""
         n_bytes = lib.xp_tcp_table_bytes(self.n_connections, self._n_chunks)
-        self._arena = ffi.new("uint8_t[]", n_bytes)
+        arena = ffi.new("uint8_t[]", n_bytes)
         secret = [int.from_bytes(os.urandom(8), "little") for _ in range(2)]
         self._table = lib.xp_tcp_table_init(
-            self._arena, self.n_connections, self._n_chunks, self._wait_ns, self._idle_ns, *secret
+            arena, self.n_connections, self._n_chunks, self._wait_ns, self._idle_ns, *secret
         )
-        return ffi.new(
-            "struct xp_tcp_streams_state *", {"counters": counters, "table": self._table}
+        return keep_with(
+            ffi.new("struct xp_tcp_streams_state *", {"counters": counters, "table": self._table}),
+            arena,
         )
 
     def report(self) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from xdpipe.batch import COLUMNS, ENUMS
 from xdpipe.core._core import ffi, lib
 from xdpipe.errors import XdpipeError
+from xdpipe.keep import keep_with
 from xdpipe.stage import NativeStage
 from xdpipe.stages.tcp_streams import TcpStreams
 
@@ -67,15 +68,19 @@ class Tls(NativeStage):
 
     def make_state(self, counters: Any) -> Any:
         """Return the state of the C function: no direction is known."""
-        self._arena = ffi.new("uint8_t[]", lib.xp_tls_bytes(self._n_connections, self._n_buffers))
+        arena = ffi.new("uint8_t[]", lib.xp_tls_bytes(self._n_connections, self._n_buffers))
         sha256 = ffi.new("struct xp_sha256 *")
         if self._libcrypto is not None:
             for name in ("init", "update", "final"):
                 function = getattr(self._libcrypto, f"SHA256_{name.capitalize()}")
                 setattr(sha256, name, ffi.cast(ffi.typeof(getattr(sha256, name)), function))
         secret = int.from_bytes(os.urandom(8), "little")
-        tls = lib.xp_tls_init(self._arena, self._n_connections, self._n_buffers, sha256[0], secret)
-        return ffi.new("struct xp_tls_state *", {"counters": counters, "tls": tls})
+        tls = lib.xp_tls_init(arena, self._n_connections, self._n_buffers, sha256[0], secret)
+        return keep_with(
+            ffi.new("struct xp_tls_state *", {"counters": counters, "tls": tls}),
+            arena,
+            self._libcrypto,
+        )
 
 
 def _libcrypto() -> Any:
