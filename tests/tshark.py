@@ -111,6 +111,9 @@ OPTIONS = (
 class Frame(dict[str, tuple[str, ...]]):
     """The fields of one frame: each value that occurs, outermost first; () where there is none."""
 
+    def __missing__(self, field: str) -> tuple[str, ...]:
+        return ()  # most frames have few of the fields
+
     def first(self, field: str, base: int = 0) -> int | None:
         """Return the first value as a number, if there is one."""
         return int(self[field][0], base) if self[field] else None
@@ -136,8 +139,13 @@ def dissect(path: Path, *options: str, fields: tuple[str, ...] = FIELDS) -> list
     for line in done.stdout.removesuffix("\n").split("\n") if done.stdout else ():
         columns = line.split(BETWEEN_FIELDS)
         assert len(columns) == len(fields), (path, line)
-        values = (tuple(c.split(BETWEEN_VALUES)) if c else () for c in columns)
-        frames.append(Frame(zip(fields, values, strict=True)))
+        frames.append(
+            Frame(
+                (field, tuple(column.split(BETWEEN_VALUES)))
+                for field, column in zip(fields, columns, strict=True)
+                if column
+            )
+        )
     return frames
 
 
