@@ -74,6 +74,7 @@ LACKS = {
 """What a machine lacks for the tests of a directory, or of those below it that are not named."""
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     lacks: dict[str, str | None] = {}
     for item in items:
