@@ -31,6 +31,9 @@ from xdpipe.stage import OWN, NativeStage
 LARGEST = 4 << 20
 """Bytes of states: each run copies all of them."""
 _LINE = 16384  # bytes told in one line
+_NUMBERS = 1 << 32
+"""Below it a word that is the address of nothing that is held is a number: memory lies there in a
+Python only that is not position independent, as Debian's: its own, and its heap's beginning."""
 _BUFFERS = (bytearray, memoryview)
 
 
@@ -194,11 +197,13 @@ class _Memory:
                 addresses.append(f"pointer {number} {at} {found[0]} {found[1]}")
             elif (name := _symbol(word)) is not None:
                 addresses.append(f"symbol {number} {at} {name}")
-            else:
+            elif word >= _NUMBERS:
                 raise ImageError(
                     f"{owner}: byte {at} of {size} that its state lies in or points to is the "
                     f"address {word:#x}, which is no memory that the stage holds"
                 )
+            else:
+                continue
             data[at : at + 8] = bytes(8)
         for at in range(0, size, _LINE):
             part = data[at : at + _LINE]

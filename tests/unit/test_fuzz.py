@@ -271,6 +271,17 @@ def test_memory_that_a_stage_does_not_hold_is_told() -> None:
         lines_of(Holder(change))
 
 
+def test_a_number_is_not_taken_for_the_address_of_something_else() -> None:
+    """Debian's Python has its own memory, such as that of `int`, at addresses of 32 bits."""
+    number = id(int) if id(int) < 1 << 32 else 0x87654321
+
+    def change(holder: Holder) -> None:
+        holder.tap.options = ffi.cast("uint8_t *", number)
+
+    hexed = number.to_bytes(8, "little").rstrip(b"\0").hex()
+    assert any(hexed in line for line in lines_of(Holder(change)) if line.startswith("bytes "))
+
+
 def test_states_that_are_too_large_for_each_run_are_refused() -> None:
     def change(holder: Holder) -> None:
         holder.numbers = np.ones(2 << 20, np.uint32)
