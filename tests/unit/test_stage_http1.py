@@ -69,6 +69,22 @@ class Spoken(Followed):
         return {name: n for name, n in counters.items() if n}
 
 
+def test_texts_that_there_is_no_room_for_are_counted() -> None:
+    s = Spoken()
+    s.capacity = 1
+    s.__post_init__()
+    request = b"GET /" + b"a" * 1999 + b" HTTP/1.1\r\nHost: a.b\r\n\r\n"
+    s.load(segment(0, flags=SYN))
+    batch = s.say(3 * request)
+    assert batch.http_n_messages.tolist() == [3]
+    assert [len(text) for text in batch.text(s.http.messages["target"])] == [2000, 2000, 0]
+    assert batch.text(s.http.messages["host"]) == ["a.b"] * 3
+    assert s.counts["texts_lost"] == 1
+    host = b"GET / HTTP/1.1\r\nHost: " + b"h" * 256 + b"\r\n\r\n"
+    assert s.say(host).text("http_host") == [""]
+    assert s.counts["texts_lost"] == 2
+
+
 def test_a_request_and_its_response() -> None:
     s = Spoken()
     batch = s.say(GET)

@@ -210,6 +210,45 @@ def test_after_a_retry_both_say_hello_again() -> None:
     assert s.counts["retries"] == 1
 
 
+def test_another_hello_is_seen_where_the_retry_is_not() -> None:
+    s = Spoken()
+    s.say(HELLO_RECORD)
+    assert s.say(record(20, b"\1"), HELLO_RECORD).tls_hello.tolist() == [0, HELLO["CLIENT"]]
+    assert s.say(HELLO_RECORD).tls_hello.tolist() == [0]
+    assert s.counts["client_hellos"] == 2
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        handshake(16, bytes(40)),  # ClientKeyExchange
+        handshake(1, bytes(40))[:-1],  # what is encrypted may begin like that
+        b"\1\0\0",
+        handshake(1, bytes(40)) + b"\0",
+    ],
+    ids=["another", "cut", "short", "more"],
+)
+def test_what_comes_behind_a_hello_is_mostly_none(message: bytes) -> None:
+    s = Spoken()
+    s.say(HELLO_RECORD)
+    assert s.say(record(22, message), HELLO_RECORD).tls_hello.tolist() == [0, 0]
+    assert s.counts["client_hellos"] == 1
+    assert s.counts.get("malformed", 0) == 0
+
+
+def test_texts_that_there_is_no_room_for_are_counted() -> None:
+    s = Spoken()
+    s.capacity = 1
+    s.__post_init__()
+    s.load(segment(0, flags=SYN))
+    ciphers = list(range(3000))
+    batch = s.say(record(22, handshake(1, client_hello(ciphers))))
+    assert batch.tls_hello.tolist() == [HELLO["CLIENT"]]
+    assert [len(row) for row in batch.numbers("tls_ciphers")] == [0]
+    assert batch.text("tls_sni") == ["www.example.com"]
+    assert s.counts["texts_lost"] == 1
+
+
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     edges = [0, *places, len(data)]
     return [data[a:b] for a, b in pairwise(edges) if a < b]

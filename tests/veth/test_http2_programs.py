@@ -5,7 +5,6 @@ import re
 import shutil
 import socket
 import struct
-import subprocess
 import termios
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import pytest
 
 import tshark
 from hosts import CLIENT4, HOST4, PATIENCE, PIPELINES, Bench, until
+from programs import server, tcpdump
 from xdpipe.chain import Chain
 from xdpipe.check import CaptureBatches
 from xdpipe.stages import Headers, Http2, TcpStreams
@@ -37,41 +37,10 @@ def nghttpd(bench: Bench, tmp_path: Path) -> Iterator[Path]:
     """Serve a directory on the host, without TLS."""
     served = tmp_path / "served"
     served.mkdir()
-    server = bench.host.popen(
-        ["nghttpd", "--no-tls", f"--address={HOST4}", f"--htdocs={served}", str(PORT)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-    def listens() -> bool:
-        assert server.poll() is None, server.stderr and server.stderr.read()
-        done = bench.host.run(
-            ["ss", "-Htln", f"sport = :{PORT}"], capture_output=True, text=True, check=True
-        )
-        return bool(done.stdout)
-
-    try:
-        until(listens, "nghttpd listens")
+    with server(
+        bench, PORT, "nghttpd", "--no-tls", f"--address={HOST4}", f"--htdocs={served}", str(PORT)
+    ):
         yield served
-    finally:
-        server.kill()
-        server.communicate()
-
-
-@contextmanager
-def tcpdump(bench: Bench, capture: Path) -> Iterator[None]:
-    """Capture what the client sends and receives."""
-    with bench.client.popen(
-        ["tcpdump", "--immediate-mode", "-U", "-B", "65536", "-i", "c0", "-w", str(capture),
-         f"tcp port {PORT}"],
-        stderr=subprocess.PIPE, text=True,
-    ) as program:  # fmt: skip
-        assert program.stderr is not None
-        assert "listening" in program.stderr.readline()
-        try:
-            yield
-        finally:
-            program.kill()
-            program.communicate()
 
 
 def stage(status: dict[str, Any]) -> dict[str, int]:
@@ -120,7 +89,7 @@ def frames_by_tshark(capture: Path) -> Frames:
 
 def test_what_h2load_and_nghttp_did_is_what_was_seen(bench: Bench, tmp_path: Path) -> None:
     capture = tmp_path / "both.pcap"
-    with nghttpd(bench, tmp_path) as served, tcpdump(bench, capture):
+    with nghttpd(bench, tmp_path) as served, tcpdump(bench, capture, PORT):
         (served / "file").write_bytes(b"x" * 20000)
         running = bench.run(PIPELINES / "http2.py")
         done = bench.client.run(

@@ -45,7 +45,8 @@ class Http1(NativeStage):
         n_buffers: header sections that come in several segments, at once; 16 KiB each. When all
             are taken, the one begun longest ago is given up.
         n_messages: of one batch that `messages` can hold; those beyond are counted
-            (`messages_lost`), and still seen in the columns.
+            (`messages_lost`), and still seen in the columns. Texts that the batch has no room for,
+            and Hosts of more than 255 bytes, are empty (`texts_lost`).
 
     Memory: 80 bytes for each connection that TcpStreams can follow, 40 for each of n_messages, and
     the buffers.
@@ -60,7 +61,7 @@ class Http1(NativeStage):
     )
     counters: ClassVar[tuple[str, ...]] = (
         "requests", "responses", "not_http", "put_together", "given_up", "buffer_taken_away",
-        "messages_lost", "malformed",
+        "messages_lost", "texts_lost", "malformed",
         *(f"malformed_{reason.lower()}" for reason in ENUMS["http_malformed"]),
     )  # fmt: skip
     function: ClassVar[str] = "xp_stage_http1"

@@ -29,7 +29,8 @@ class Tls(NativeStage):
     in the clear. The columns about a hello are those of the packet in which it ends.
 
     What contradicts itself is flagged (`tls_malformed`) with a reason and counted; nothing is
-    dropped. Not read: what is encrypted, Encrypted Client Hello's inside, DTLS, QUIC.
+    dropped. Texts that the batch has no room for are empty (`texts_lost`). Not read: what is
+    encrypted, Encrypted Client Hello's inside, DTLS, QUIC.
 
     Args:
         ja4: make fingerprints; takes OpenSSL's libcrypto, which Python's hashlib takes as well.
@@ -48,7 +49,8 @@ class Tls(NativeStage):
     )
     counters: ClassVar[tuple[str, ...]] = (
         "streams", "not_tls", "records", "client_hellos", "server_hellos", "retries", "alerts",
-        "put_together", "given_up", "buffer_taken_away", "no_ja4", "malformed",
+        "put_together", "given_up", "buffer_taken_away", "no_ja4", "texts_lost",
+        "malformed",
         *(f"malformed_{reason.lower()}" for reason in ENUMS["tls_malformed"]),
     )  # fmt: skip
     function: ClassVar[str] = "xp_stage_tls"

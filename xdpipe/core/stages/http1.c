@@ -22,7 +22,7 @@
 
 /* In the order of Http1.counters in xdpipe/stages/http1.py; behind malformed, one a reason. */
 enum { N_REQUESTS, N_RESPONSES, N_NOT_HTTP, N_PUT_TOGETHER, N_GIVEN_UP,
-       N_BUFFER_TAKEN_AWAY, N_MESSAGES_LOST, N_MALFORMED };
+       N_BUFFER_TAKEN_AWAY, N_MESSAGES_LOST, N_TEXTS_LOST, N_MALFORMED };
 
 enum phase { FIRST, HEAD, BODY, TO_THE_END, CHUNK_SIZE, CHUNK_EXTENSION, CHUNK_DATA, CHUNK_DATA_END, TRAILERS,
 	     OVER };
@@ -173,6 +173,8 @@ static void put_message(const struct packet *k, const struct head *h)
 		m.method = xp_copy_text(b, h->method.p, h->method.n);
 		m.target = xp_copy_text(b, h->target.p, target);
 		m.host = lower_case(b, h->host);
+		k->n[N_TEXTS_LOST] += (uint64_t)(m.method.len < h->method.n) + (m.target.len < target) +
+				      (m.host.len < h->host.n);
 	}
 	if (t->n_messages < t->messages_max)
 		t->messages[t->n_messages++] = m;

@@ -25,7 +25,7 @@ enum { TYPE_FIRST = 20, TYPE_ALERT = 21, TYPE_HANDSHAKE = 22, TYPE_LAST = 24 };
 
 /* In the order of Tls.counters in xdpipe/stages/tls.py; behind malformed, one a reason. */
 enum { N_STREAMS, N_NOT_TLS, N_RECORDS, N_CLIENT_HELLOS, N_SERVER_HELLOS, N_RETRIES, N_ALERTS,
-       N_PUT_TOGETHER, N_GIVEN_UP, N_BUFFER_TAKEN_AWAY, N_NO_JA4, N_MALFORMED };
+       N_PUT_TOGETHER, N_GIVEN_UP, N_BUFFER_TAKEN_AWAY, N_NO_JA4, N_TEXTS_LOST, N_MALFORMED };
 
 enum phase { BEGINS, RECORDS, OVER };
 
@@ -33,6 +33,7 @@ struct tls_direction {
 	uint32_t id;        /* of its connection; another one there begins anew */
 	uint8_t phase;
 	uint8_t hello_done; /* no further hello is looked for */
+	uint8_t again;      /* a ClientHello was read, another one may follow */
 	uint8_t type;       /* of the record under way */
 	uint8_t n_header;   /* bytes of a record's header that are there */
 	uint8_t header[RECORD_HEADER];
@@ -158,10 +159,13 @@ static void put_columns(const struct packet *k, const struct hello *h)
 	b->tls_cipher[i] = h->cipher;
 	b->tls_alpn[i] = joined(b, h->alpn);
 	b->tls_extensions[i] = extension_types(b, h);
+	k->n[N_TEXTS_LOST] += (uint64_t)(h->alpn.n && !b->tls_alpn[i].len) +
+			      (b->tls_extensions[i].len < 2u * h->n_extensions);
 	if (h->kind != XP_TLS_HELLO_CLIENT)
 		return;
 	b->tls_sni[i] = lower_case(b, h->sni);
 	b->tls_ciphers[i] = xp_copy_text(b, h->ciphers.p, h->ciphers.n);
+	k->n[N_TEXTS_LOST] += (uint64_t)(b->tls_sni[i].len < h->sni.n) + (b->tls_ciphers[i].len < h->ciphers.n);
 	if (!k->t->ja4.sha256.init || h->malformed)
 		return;
 	room = xp_text_room(b, XP_JA4_SIZE);
@@ -186,7 +190,8 @@ static void read_hello(const struct packet *k, const uint8_t *message, uint32_t 
 	struct hello h;
 
 	xp_tls_parse_hello(message[0], message + HANDSHAKE_HEADER, n - HANDSHAKE_HEADER, &h);
-	k->d->hello_done = 1;
+	k->d->hello_done = h.kind != XP_TLS_HELLO_CLIENT || k->d->again;
+	k->d->again = h.kind == XP_TLS_HELLO_CLIENT;
 	k->n[h.kind == XP_TLS_HELLO_CLIENT   ? N_CLIENT_HELLOS
 	     : h.kind == XP_TLS_HELLO_SERVER ? N_SERVER_HELLOS
 					     : N_RETRIES]++;
@@ -258,10 +263,25 @@ static void put_together(const struct packet *k, const uint8_t *p, uint32_t n)
 	}
 }
 
+/*
+ * Where only the client's packets come by, nobody tells of a HelloRetryRequest. So the handshake record
+ * behind a ClientHello is looked at as well: is it one from its first byte to its last? What else it may be
+ * is another message, in the clear or not.
+ */
+static int is_another(const struct packet *k, const uint8_t *p, uint32_t n)
+{
+	return k->d->remaining == k->d->record_len && n >= HANDSHAKE_HEADER && p[0] == 1 &&
+	       HANDSHAKE_HEADER + ((uint32_t)p[1] << 16 | xp_get16(p + 2)) == k->d->record_len;
+}
+
 static void handshake_bytes(const struct packet *k, const uint8_t *p, uint32_t n)
 {
 	uint32_t size;
 
+	if (k->d->again && k->d->n_have == 0 && !is_another(k, p, n)) {
+		k->d->hello_done = 1;
+		return;
+	}
 	if (k->d->n_have == 0 && n >= HANDSHAKE_HEADER) {
 		size = hello_size(k, p);
 		if (size == 0) {
