@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the stages that rewrite packets share: which packets they touch, and where in them. They keep the
+ * What the stages that rewrite packets share: where in packets they write. They keep the
  * columns of Headers up to date: what these say afterwards is what Headers would say of the packet as it
  * is then.
  */
@@ -8,16 +8,6 @@
 #define XP_REWRITE_H
 
 #include "xp_batch.h"
-
-#define XP_ANY_MARK (-1)
-
-/*
- * Is packet i one that a stage with this `only` is for: undecided and, unless XP_ANY_MARK, so marked?
- */
-static inline int xp_is_chosen(const struct xp_batch *b, uint32_t i, int64_t only)
-{
-	return b->verdict[i] == XP_UNDECIDED && (only == XP_ANY_MARK || b->mark[i] == only);
-}
 
 /*
  * Do the columns speak of the packet's own headers? Where Decap has entered a tunnel, of those of a

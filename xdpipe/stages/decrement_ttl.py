@@ -15,8 +15,8 @@ class DecrementTtl(Rewriting):
     The IPv4 header's checksum is brought up to date (RFC 1624), and the column `ip_ttl` says what
     the packet says afterwards. A packet that would reach 0 (RFC 1812, 5.3.1; RFC 8200, 3) is not
     changed but gets the verdict `expired`, and is counted as such. Nobody is told of it by ICMP,
-    unless the kernel, with PASS. Malformed packets and those without IP are left alone, and counted
-    as `left_alone`.
+    unless the kernel, with PASS. Malformed packets, those without IP and those in which Decap has
+    entered a tunnel are left alone, and counted as `left_alone`.
 
     Args:
         by: how much, 1 to 255.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakKeyDictionary
 
 from xdpipe.batch import COLUMNS, ENUMS
 from xdpipe.core._core import ffi, lib
 from xdpipe.errors import XdpipeError
+from xdpipe.keep import keep_with
 from xdpipe.stage import NativeStage
 from xdpipe.stages.tcp_streams import TcpStreams
 
@@ -27,7 +27,6 @@ MALFORMED = {name: value for name, (value, _) in ENUMS["dns_malformed"].items()}
 """The values of the column `dns_malformed` by name; 0 is none of them."""
 
 _NAME_MAX, _LABEL_MAX, _PORTS_MAX, _BUFFERS_MAX = 255, 63, 8, 65536
-_BUFFER: int = lib.XP_DNS_BUFFER
 _PART = re.compile(r"\\([0-9]{3})|\\([^0-9])|([^\\])", re.DOTALL)
 """A byte of a name: by its number, with a backslash before it, or as it is."""
 
@@ -100,8 +99,6 @@ class Dns(NativeStage):
         self._n_buffers = n_buffers
         self._n_connections = 0
         self._streams: Any = None
-        self._kept: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-        """What each state points to, since the stage may be in another chain as well."""
 
     def join(self, earlier: Sequence[Stage]) -> None:
         """Learn from a TcpStreams before it how many connections there may be."""
@@ -114,27 +111,22 @@ class Dns(NativeStage):
         state = ffi.new("struct xp_dns_state *", {"counters": counters, "ports": ports})
         self._streams = None
         if self._n_connections:
-            n_buffers = self._n_buffers
-            memory = {
-                "directions": ffi.new("struct xp_dns_direction[]", 2 * self._n_connections),
-                "buffers": ffi.new("uint8_t[]", n_buffers * _BUFFER),
-                "owners": ffi.new("uint32_t[]", n_buffers),
-                "free": ffi.new("uint32_t[]", list(range(n_buffers))),
-            }
+            directions = ffi.new("struct xp_dns_direction[]", 2 * self._n_connections)
+            memory = ffi.new("uint8_t[]", lib.xp_dns_pool_bytes(self._n_buffers))
             self._streams = ffi.new("struct xp_dns_streams *", {
                 "counters": counters + self.counters.index("tcp_no_buffer"),
-                "n_directions": 2 * self._n_connections, "n_buffers": n_buffers,
-                "n_free": n_buffers, **memory,
+                "directions": directions, "n_directions": 2 * self._n_connections,
+                "pool": lib.xp_dns_pool_init(memory, self._n_buffers),
             })  # fmt: skip
             state.streams = self._streams
-            self._kept[state] = self._streams, memory
+            keep_with(state, self._streams, directions, memory)
         return state
 
     def report(self) -> Mapping[str, Any]:
         """Return how many messages over TCP are being put together."""
         if self._streams is None:
             return {}
-        return {"buffers_held": self._streams.n_buffers - self._streams.n_free}
+        return {"buffers_held": lib.xp_dns_n_held(self._streams)}
 
 
 def wire_name(name: str) -> bytes:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from xdpipe.action import only as by_mark
 from xdpipe.core._core import ffi
-from xdpipe.errors import XdpipeError
 from xdpipe.stage import NativeStage
-
-_ANY_MARK = -1
 
 
 class Rewriting(NativeStage):
     """A stage that rewrites undecided packets, and keeps columns and checksums up to date.
 
     The columns of Headers say afterwards what they would if Headers ran on the packet as it is
-    then, `flow_hash` as well.
+    then, `flow_hash` as well. Where Decap has entered a tunnel, the columns speak of the packet
+    within: such packets are left alone.
 
     Args:
         only: the packets whose column `mark` has this value, a uint32; None: all.
@@ -25,9 +24,7 @@ class Rewriting(NativeStage):
     """The C type of the state: it begins with `counters` and `only`."""
 
     def __init__(self, only: int | None = None) -> None:
-        if only is not None and not is_number(only, 0, 0xFFFFFFFF):
-            raise XdpipeError(f"{self.name}: only={only!r}: a mark, 0 to 4294967295, or None")
-        self._only = _ANY_MARK if only is None else only
+        self._only = by_mark(self.name, only)
 
     def values(self) -> dict[str, Any]:
         """Return the fields of its state besides `counters` and `only`."""

@@ -29,8 +29,9 @@ class SetAddresses(Rewriting):
     UDP-Lite.
 
     The columns say what the packet says afterwards: `src`, `dst`, `l4_sport`, `l4_dport` and
-    `flow_hash`. Malformed packets are left alone, and counted as `left_alone`, as are those that
-    have nothing of what is given; `partly` counts those that have some of it.
+    `flow_hash`. Malformed packets and those in which Decap has entered a tunnel are left alone, and
+    counted as `left_alone`, as are those that have nothing of what is given; `partly` counts those
+    that have some of it.
 
     Args:
         eth_src: source MAC address: "02:00:00:00:00:01", or its 6 bytes.

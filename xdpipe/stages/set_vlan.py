@@ -23,12 +23,12 @@ class SetVlan(Rewriting):
     and what becomes shorter than 60 bytes is the NIC's to pad. The columns say what the packet says
     afterwards: `vlan_tci`, `n_vlans`, `flags`, `addr`, `len`, and all offsets.
 
-    Malformed packets are left alone, and counted as `left_alone`, as are those without a tag to
-    change or pop, and those with two already, to which no third is pushed. Pop gives a packet of
-    three tags its third as the second in the columns, but what lies behind it Headers has not
-    looked at: add another Headers() behind. `no_room` counts packets before which a tag has no
-    room, which are left alone as well: before those that a worker receives, or `xdpipe check`
-    reads, there is room for more than ten.
+    Malformed packets and those in which Decap has entered a tunnel are left alone, and counted as
+    `left_alone`, as are those without a tag to change or pop, and those with two already, to which
+    no third is pushed. Pop gives a packet of three tags its third as the second in the columns, but
+    what lies behind it Headers has not looked at: add another Headers() behind. `no_room` counts
+    packets before which a tag has no room, which are left alone as well: before those that a worker
+    receives, or `xdpipe check` reads, there is room for more than ten.
 
     Args:
         vid: VLAN, 0 to 4094; 0 says that the tag has a priority only.

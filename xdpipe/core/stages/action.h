@@ -30,6 +30,12 @@ static inline void xp_act(const struct xp_batch *b, uint32_t i, struct xp_action
 		b->mark[i] = action.mark;
 }
 
+/* Is packet i undecided, and one that is looked at? */
+static inline int xp_is_chosen(const struct xp_batch *b, uint32_t i, struct xp_only only)
+{
+	return b->verdict[i] == XP_UNDECIDED && (only.all || b->mark[i] == only.mark);
+}
+
 /* Write the places of those of packets from to end - 1 that are looked at; return how many. */
 static inline uint32_t xp_select(const struct xp_batch *b, struct xp_only only, uint32_t from,
 				 uint32_t end, uint32_t *places)
@@ -51,7 +57,7 @@ static inline uint32_t xp_select_undecided(const struct xp_batch *b, struct xp_o
 
 	for (uint32_t i = from; i < end; i++) {
 		places[n] = i;
-		n += b->verdict[i] == XP_UNDECIDED && (only.all || b->mark[i] == only.mark);
+		n += (uint32_t)xp_is_chosen(b, i, only);
 	}
 	return n;
 }

@@ -16,6 +16,7 @@ struct xp_buffer {
 
 struct xp_buffers {
 	uint32_t n, size;
+	uint32_t n_taken;
 	uint32_t n_touched; /* those behind were never taken */
 	uint32_t free;      /* chained by `newer` */
 	uint32_t oldest, newest;
@@ -81,6 +82,7 @@ static inline void xp_buffer_give(struct xp_buffers *pool, uint32_t buffer, uint
 	b->owner = 0;
 	b->newer = pool->free;
 	pool->free = buffer;
+	pool->n_taken--;
 }
 
 /* Take a buffer for an owner, who is not 0; *taken_away is set where another one had it. 0: there are none. */
@@ -95,10 +97,12 @@ static inline uint32_t xp_buffer_take(struct xp_buffers *pool, uint32_t owner, i
 	} else if (pool->oldest) {
 		buffer = pool->oldest;
 		xp_buffer_unlink(pool, pool->list + buffer - 1);
+		pool->n_taken--;
 		*taken_away = 1;
 	} else {
 		return 0;
 	}
+	pool->n_taken++;
 	pool->list[buffer - 1].owner = owner;
 	xp_buffer_link(pool, buffer);
 	return buffer;

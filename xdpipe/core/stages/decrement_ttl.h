@@ -2,12 +2,12 @@
 #ifndef XP_STAGE_DECREMENT_TTL_H
 #define XP_STAGE_DECREMENT_TTL_H
 
-#include "xp_batch.h"
+#include "stages/action.h"
 
 /* cdef begin */
 struct xp_decrement_ttl_state {
 	uint64_t *counters; /* decremented, expired, left_alone */
-	int64_t only;       /* packets with this mark; -1: all */
+	struct xp_only only;
 	uint8_t by;
 	uint8_t expired; /* verdict of packets whose TTL does not suffice; XP_UNDECIDED: none */
 };

@@ -5,47 +5,68 @@
  *   length 2, message, length 2, message, ...
  *
  * A message that lies in one piece of the stream is told where it lies. One that comes in several is
- * copied into a buffer of a fixed pool. When all are taken, the one that has been for longest, or
- * nearly so, is taken away from its message: a connection that ends without a word, or never goes on,
- * cannot keep one for good.
+ * copied into a buffer of a fixed pool (buffers.h). When all are taken, the one that has been for longest
+ * is taken away from its message: a connection that ends without a word, or never goes on, cannot keep
+ * one for good.
  *
  * Lengths are all that says where a message begins. Who comes in the middle of a stream, or lost
  * bytes across the end of a message, is out of step, and passes over everything until a piece is
  * made up of whole messages from its first byte to its last, as most segments with DNS are.
  */
+#include "stages/buffers.h"
 #include "stages/dns_stream.h"
 
 #define HEADER 12 /* a message has no less; what has is no sign of being in step */
 
-static void release(struct xp_dns_streams *s, struct xp_dns_direction *d)
+uint64_t xp_dns_pool_bytes(uint32_t n_buffers)
 {
+	return sizeof(struct xp_buffers) + xp_buffers_bytes(n_buffers, XP_DNS_BUFFER);
+}
+
+/* Lay a pool out in zeroed memory of xp_dns_pool_bytes. */
+struct xp_buffers *xp_dns_pool_init(void *memory, uint32_t n_buffers)
+{
+	struct xp_buffers *pool = memory;
+
+	xp_buffers_init(pool, pool + 1, n_buffers, XP_DNS_BUFFER);
+	return pool;
+}
+
+/* Messages of which a beginning is kept. */
+uint32_t xp_dns_n_held(const struct xp_dns_streams *s)
+{
+	return s->pool->n_taken;
+}
+
+static void release(struct xp_dns_streams *s, uint32_t direction)
+{
+	struct xp_dns_direction *d = &s->directions[direction];
+
 	if (d->buffer)
-		s->free[s->n_free++] = d->buffer - 1;
+		xp_buffer_give(s->pool, d->buffer, direction + 1);
 	d->buffer = 0;
 }
 
-/* Give the direction a buffer; 0: there are none at all. */
+/* Who had a buffer that was taken away, which is counted by then, passes over its message. */
+static void notice(struct xp_dns_streams *s, uint32_t direction)
+{
+	struct xp_dns_direction *d = &s->directions[direction];
+
+	if (!d->buffer || xp_buffer_is_mine(s->pool, d->buffer, direction + 1))
+		return;
+	d->buffer = 0;
+	d->step = XP_DNS_SKIPPING;
+}
+
+/* A buffer for a message that begins; 0: there are none at all. */
 static int take_buffer(struct xp_dns_streams *s, uint32_t direction)
 {
-	uint32_t k;
+	int taken_away = 0;
+	uint32_t buffer = xp_buffer_take(s->pool, direction + 1, &taken_away);
 
-	if (s->n_buffers == 0)
-		return 0;
-	if (s->n_free) {
-		k = s->free[--s->n_free];
-	} else {
-		struct xp_dns_direction *former;
-
-		k = s->hand;
-		s->hand = k + 1 < s->n_buffers ? k + 1 : 0;
-		former = &s->directions[s->owners[k]];
-		former->buffer = 0;
-		former->step = XP_DNS_SKIPPING;
-		s->counters[DNS_TCP_NO_BUFFER]++;
-	}
-	s->owners[k] = direction;
-	s->directions[direction].buffer = k + 1;
-	return 1;
+	s->directions[direction].buffer = buffer;
+	s->counters[DNS_TCP_NO_BUFFER] += taken_away || !buffer;
+	return buffer != 0;
 }
 
 /* No more bytes of the direction will come. */
@@ -53,7 +74,8 @@ void xp_dns_end(struct xp_dns_streams *s, uint32_t direction)
 {
 	struct xp_dns_direction *d = &s->directions[direction];
 
-	release(s, d);
+	notice(s, direction);
+	release(s, direction);
 	s->counters[DNS_TCP_CUT] += d->step == XP_DNS_IN_LENGTH || d->step == XP_DNS_IN_MESSAGE;
 	d->step = XP_DNS_OUT_OF_STEP;
 }
@@ -99,6 +121,7 @@ uint32_t xp_dns_feed(struct xp_dns_streams *s, uint32_t direction, const uint8_t
 	whole->n = 0;
 	if (n == 0)
 		return 0;
+	notice(s, direction);
 	if (d->step == XP_DNS_OUT_OF_STEP) {
 		if (!are_messages(p, n))
 			return n;
@@ -122,21 +145,18 @@ uint32_t xp_dns_feed(struct xp_dns_streams *s, uint32_t direction, const uint8_t
 			whole->p = p + used;
 			whole->n = k;
 		} else if (k) {
-			if (d->buffer || take_buffer(s, direction)) {
-				memcpy(s->buffers + (size_t)(d->buffer - 1) * XP_DNS_BUFFER +
-					       d->have, p + used, k);
-			} else {
+			if (d->buffer || take_buffer(s, direction))
+				memcpy(xp_buffer(s->pool, d->buffer) + d->have, p + used, k);
+			else
 				d->step = XP_DNS_SKIPPING;
-				s->counters[DNS_TCP_NO_BUFFER]++;
-			}
 		}
 	}
 	d->have = (uint16_t)(d->have + k);
 	if (k == left) {
 		if (d->buffer) {
-			whole->p = s->buffers + (size_t)(d->buffer - 1) * XP_DNS_BUFFER;
+			whole->p = xp_buffer(s->pool, d->buffer);
 			whole->n = d->length;
-			release(s, d);
+			release(s, direction);
 		}
 		d->step = XP_DNS_BETWEEN;
 	}
@@ -150,7 +170,8 @@ void xp_dns_lose(struct xp_dns_streams *s, uint32_t direction, uint32_t n)
 
 	if (n == 0 || d->step == XP_DNS_OUT_OF_STEP)
 		return;
-	release(s, d);
+	notice(s, direction);
+	release(s, direction);
 	s->counters[DNS_TCP_LOST] += d->step == XP_DNS_IN_LENGTH || d->step == XP_DNS_IN_MESSAGE;
 	if ((d->step == XP_DNS_IN_MESSAGE || d->step == XP_DNS_SKIPPING) &&
 	    n <= (uint32_t)d->length - d->have) {

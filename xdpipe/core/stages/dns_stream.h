@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * DNS messages in TCP streams: where each ends, and the bytes of those that come in several pieces.
- * All memory is the caller's. Directions and buffers count from 0 in their lists.
+ * All memory is the caller's. Directions count from 0.
  */
 #ifndef XP_STAGE_DNS_STREAM_H
 #define XP_STAGE_DNS_STREAM_H
@@ -25,23 +25,19 @@ enum xp_dns_step {
 /* One direction of a connection. */
 struct xp_dns_direction {
 	uint32_t id;     /* of the connection; 0: none so far */
-	uint32_t buffer; /* which one, plus 1, has the message's beginning; 0: none */
+	uint32_t buffer; /* that has the message's beginning; 0: none */
 	uint16_t length; /* of the message */
 	uint16_t have;   /* bytes of it that have come */
 	uint8_t step;    /* enum xp_dns_step */
 	uint8_t high;    /* first byte of the length */
 };
 
+struct xp_buffers;
 struct xp_dns_streams {
 	uint64_t *counters;
 	struct xp_dns_direction *directions;
 	uint32_t n_directions;
-	uint32_t n_buffers;
-	uint32_t n_free;
-	uint32_t hand;      /* the buffer that is taken away next, when there is no other */
-	uint8_t *buffers;
-	uint32_t *free;     /* those that nobody has */
-	uint32_t *owners;   /* direction that has it, of each buffer */
+	struct xp_buffers *pool;
 };
 
 /* A message whose last byte has come; p is NULL where none has. */
@@ -50,6 +46,9 @@ struct xp_dns_whole {
 	uint32_t n;
 };
 
+uint64_t xp_dns_pool_bytes(uint32_t n_buffers);
+struct xp_buffers *xp_dns_pool_init(void *memory, uint32_t n_buffers);
+uint32_t xp_dns_n_held(const struct xp_dns_streams *s);
 void xp_dns_begin(struct xp_dns_streams *s, uint32_t direction, uint32_t id, int middle);
 uint32_t xp_dns_feed(struct xp_dns_streams *s, uint32_t direction, const uint8_t *p, uint32_t n,
 		     struct xp_dns_whole *whole);

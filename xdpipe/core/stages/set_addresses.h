@@ -2,7 +2,7 @@
 #ifndef XP_STAGE_SET_ADDRESSES_H
 #define XP_STAGE_SET_ADDRESSES_H
 
-#include "xp_batch.h"
+#include "stages/action.h"
 
 /* cdef begin */
 enum xp_end { XP_SRC, XP_DST };
@@ -16,7 +16,7 @@ struct xp_new_address {
 
 struct xp_set_addresses_state {
 	uint64_t *counters; /* set, partly, left_alone */
-	int64_t only;       /* packets with this mark; -1: all */
+	struct xp_only only;
 	/* each by enum xp_end */
 	uint32_t mac_wanted[2];
 	uint8_t mac[2][6];

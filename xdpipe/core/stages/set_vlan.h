@@ -2,14 +2,14 @@
 #ifndef XP_STAGE_SET_VLAN_H
 #define XP_STAGE_SET_VLAN_H
 
-#include "xp_batch.h"
+#include "stages/action.h"
 
 /* cdef begin */
 enum xp_set_vlan_deed { XP_SET_VLAN_SET, XP_SET_VLAN_PUSH, XP_SET_VLAN_POP };
 
 struct xp_set_vlan_state {
 	uint64_t *counters; /* changed, left_alone, no_room */
-	int64_t only;       /* packets with this mark; -1: all */
+	struct xp_only only;
 	uint32_t deed;      /* enum xp_set_vlan_deed */
 	uint16_t tpid;      /* of a tag that is pushed */
 	uint16_t keep, set; /* tag control: (what it was & keep) | set */
