@@ -273,7 +273,7 @@ def test_memory_that_a_stage_does_not_hold_is_told() -> None:
 
 def test_a_number_is_not_taken_for_the_address_of_something_else() -> None:
     """Debian's Python has its own memory, such as that of `int`, at addresses of 32 bits."""
-    number = id(int) if id(int) < 1 << 32 else 0x87654321
+    number = id(int) + 8 if id(int) < 1 << 32 else 0x87654321
 
     def change(holder: Holder) -> None:
         holder.tap.options = ffi.cast("uint8_t *", number)
