@@ -8,12 +8,13 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).parent
-STAGES = sorted(
-    f"stages/{path.name}"
-    for path in HERE.glob("stages/*.h")
+PARTS = sorted(
+    path.relative_to(HERE).as_posix()
+    for room in ("stages", "traffic")
+    for path in HERE.glob(f"{room}/*.h")
     if "/* cdef begin */" in path.read_text()
 )
-"""Headers of native stages that Python sees; others there are what stages share."""
+"""Headers of native stages, and of what makes traffic, that Python sees; others there are shared."""
 SOURCES = sorted(
     path.relative_to(HERE).as_posix() for path in HERE.rglob("*.c") if path.name != "_core.c"
 )
@@ -32,7 +33,7 @@ def definitions() -> str:
         "struct xp_batch { uint32_t n; uint32_t port; uint8_t *base; uint8_t *texts; ...; };\n"
         "struct xp_counters { ...; };\n"
     ]
-    for header in ("xp_batch.h", "xp.h", *STAGES):
+    for header in ("xp_batch.h", "xp.h", *PARTS):
         text = (HERE / header).read_text()
         inside = re.search(r"/\* cdef begin \*/(.*)/\* cdef end \*/", text, re.DOTALL)
         if inside is None:
@@ -46,7 +47,7 @@ ffi.cdef(definitions())
 # Paths relative to the root of the distribution, where setuptools runs.
 ffi.set_source(
     "xdpipe.core._core",
-    "".join(f'#include "{header}"\n' for header in ("xp.h", *STAGES)),
+    "".join(f'#include "{header}"\n' for header in ("xp.h", *PARTS)),
     sources=[f"xdpipe/core/{name}" for name in SOURCES],
     depends=[f"xdpipe/core/{name}" for name in HEADERS] + ["bpf/hints.h", "bpf/inject.h"],
     include_dirs=["xdpipe/core", "bpf"],
