@@ -14,7 +14,7 @@ PARTS = sorted(
     for path in HERE.glob(f"{room}/*.h")
     if "/* cdef begin */" in path.read_text()
 )
-"""Headers of native stages, and of what makes traffic, that Python sees; others there are shared."""
+"""Headers of native stages, and of what makes traffic, that Python sees; others are shared."""
 SOURCES = sorted(
     path.relative_to(HERE).as_posix() for path in HERE.rglob("*.c") if path.name != "_core.c"
 )
