@@ -17,8 +17,11 @@ int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile v
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* A stage allocates nothing. Told when it has returned: a sanitizer that speaks allocates, too. */
-static volatile int in_stage, n_allocations;
+/*
+ * A stage allocates nothing. Told when it has returned: a sanitizer that speaks allocates, too. So does
+ * libFuzzer, in a thread of its own that looks at the memory used.
+ */
+static _Thread_local volatile int in_stage, n_allocations;
 
 static void on_malloc(const volatile void *p, size_t size)
 {

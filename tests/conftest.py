@@ -7,6 +7,7 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from hosts import nics
 TESTS = Path(__file__).resolve().parent
 CAPTURES = TESTS.parent.parent / "shared" / "captures"
 HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
+BY_TSHARK = "_tshark.py"
 TIERS = ("unit", "bpf", "veth", "captures", "vm")
 
 CAP_NET_ADMIN = 12
@@ -74,7 +76,6 @@ LACKS = {
 """What a machine lacks for the tests of a directory, or of those below it that are not named."""
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     lacks: dict[str, str | None] = {}
     for item in items:
@@ -82,18 +83,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if path is None or path.parts[0] not in TIERS:
             raise pytest.UsageError(f"{item.path}: tests lie in tests/{{{','.join(TIERS)}}}/")
         item.add_marker(path.parts[0])
-        # What runs at once does so file by file, since tests of a file share what is dear to make.
-        group = path.name
-        if path.name.endswith("_tshark.py"):  # the first of them runs tshark over all captures
+        if path.name.endswith(BY_TSHARK):  # the first of them runs tshark over all captures
             item.add_marker(pytest.mark.timeout(1500))
-            group = "tshark"
-        item.add_marker(pytest.mark.xdist_group(group))
         place = next(str(parent) for parent in path.parents if str(parent) in LACKS)
         if place not in lacks:
             lacks[place] = LACKS[place]()
         reason = lacks[place]
         if reason is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Have tests of a file run in one process, since they share what is dear to make.
+
+    So do all that compare with what tshark says.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return BY_TSHARK if file.endswith(BY_TSHARK) else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
