@@ -492,7 +492,10 @@ def test_check_writes_what_it_has_become(tmp_path: Path, batch_size: int) -> Non
         ({"push": True, "pcp": 1}, "say the new tag's vid"),
         ({"pop": True, "vid": 5}, "pop=True takes a tag out: no vid"),
         ({"pop": True, "push": True, "vid": 5}, "push=True, pop=True and put=True: one of them"),
-        ({"vid": 5, "push": True, "tpid": 0x9100}, "tpid=37120: with push=True or put=True, 0x8100"),
+        (
+            {"vid": 5, "push": True, "tpid": 0x9100},
+            "tpid=37120: with push=True or put=True, 0x8100",
+        ),
         ({"vid": 5, "tpid": 0x88A8}, "with push=True"),
         ({"vid": 5, "only": 1.5}, "only=1.5: a mark"),
     ],
