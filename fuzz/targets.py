@@ -15,6 +15,7 @@ from xdpipe.stages import (
     Histogram,
     Http1,
     Http2,
+    MapAddresses,
     Prefix,
     RateLimit,
     Sample,
@@ -98,6 +99,16 @@ TARGETS = {
     "swap_addresses": Target(lambda: [Headers(), SwapAddresses()], rewrites=True),
     "set_addresses": Target(
         lambda: [Headers(), SetAddresses(_MAC, _MAC, "192.0.2.0/24", ("192.0.2.1", "::1"), 7, 8)],
+        rewrites=True,
+    ),
+    "map_addresses": Target(
+        lambda: [
+            Headers(),
+            MapAddresses(
+                ip=[("0.0.0.0/1", "10.0.0.0/8"), ("::/1", "fd00::/96")],
+                mac=[("02:00:00:00:00:01", _MAC)], port=[(range(1024), range(5, 1029)), (5555, 0)],
+            ),
+        ],
         rewrites=True,
     ),
     "decrement_ttl": Target(lambda: [Headers(), DecrementTtl()], rewrites=True),

@@ -24,7 +24,7 @@ from rewritten import bytes_of, check_columns, parsed
 from tshark import dissect
 from xdpipe.batch import FLAGS, Batch
 from xdpipe.capture import CaptureWriter
-from xdpipe.stages import DecrementTtl, SetAddresses, SetVlan, SwapAddresses
+from xdpipe.stages import DecrementTtl, MapAddresses, SetAddresses, SetVlan, SwapAddresses
 
 SRC, DST = ("11.0.0.0/8", "fd11::/64"), ("12.255.0.0/16", "fd12:ffff::/96")
 """Networks: packets of different hosts stay packets of different hosts, as tshark likes them."""
@@ -34,6 +34,10 @@ STAGES: dict[str, Callable[[], Any]] = {
     "all addresses and ports": lambda: SetAddresses(
         "02:00:00:00:00:01", b"\x02\0\0\0\0\x02", ("10.0.255.255", "fd00:0:ffff::1"),
         ("192.0.2.0", "2001:db8::ffff"), 0, 65535,
+    ),
+    "maps": lambda: MapAddresses(
+        ip=[("10.0.0.0/8", "172.16.0.0/12"), ("0.0.0.0/0", "198.18.0.0/15"), ("::/0", "fd13::/48")],
+        port=[(range(1024), range(1024, 2048)), (range(40000, 65536), 7)],
     ),
     "ttl": lambda: DecrementTtl(expired=None),
     "swap": SwapAddresses,
@@ -85,7 +89,9 @@ def anew(packet: bytes) -> bytes | None:
         return None
 
 
-@pytest.mark.parametrize("names", [("all addresses and ports", "ttl"), ("swap",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "names", [("all addresses and ports", "ttl"), ("swap",), ("maps",)], ids=" ".join
+)
 def test_what_scapy_calls_right_it_calls_right_afterwards(
     packets: list[bytes], names: tuple[str, ...]
 ) -> None:
