@@ -5,6 +5,8 @@ from xdpipe.stages.count import Count
 from xdpipe.stages.decap import Decap
 from xdpipe.stages.decrement_ttl import DecrementTtl
 from xdpipe.stages.dns import Dns
+from xdpipe.stages.fit_mtu import FitMtu
+from xdpipe.stages.fix_checksums import FixChecksums
 from xdpipe.stages.flow_meter import FlowMeter
 from xdpipe.stages.headers import Headers
 from xdpipe.stages.histogram import Histogram
@@ -27,6 +29,8 @@ __all__ = [
     "Decap",
     "DecrementTtl",
     "Dns",
+    "FitMtu",
+    "FixChecksums",
     "Flow",
     "FlowMeter",
     "Headers",
