@@ -169,5 +169,5 @@ def test_only_undecided_packets_with_the_mark() -> None:
 
 @pytest.mark.parametrize("mtu", [67, 1_000_001, True, "1500", None])
 def test_what_is_no_mtu_is_one_clear_line(mtu: Any) -> None:
-    with pytest.raises(XdpipeError, match="FitMtu: mtu=.*: bytes, 68 to 1000000"):
+    with pytest.raises(XdpipeError, match=r"FitMtu: mtu=.*: bytes, 68 to 1000000"):
         FitMtu(mtu)

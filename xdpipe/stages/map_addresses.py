@@ -138,10 +138,11 @@ class MapAddresses(Rewriting):
         }  # fmt: skip
 
     def _ports(self, given: object) -> range:
-        ports = range(given, given + 1) if is_number(given, 0, 0xFFFF) else given  # type: ignore[operator, arg-type]
-        if isinstance(ports, range) and ports and ports.step == 1:
-            if 0 <= ports[0] and ports[-1] <= 0xFFFF:
-                return ports
+        if isinstance(given, range) and given and given.step == 1:
+            if given[0] >= 0 and given[-1] <= 0xFFFF:
+                return given
+        elif isinstance(given, int) and is_number(given, 0, 0xFFFF):
+            return range(given, given + 1)
         raise XdpipeError(
             f"{self.name}: port: {given!r}: a port, 0 to 65535, or a range of them by ones"
         )
