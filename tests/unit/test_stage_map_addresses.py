@@ -223,6 +223,17 @@ def test_of_a_packet_that_was_cut_the_headers_addresses_are_mapped() -> None:
     check_columns(batch)
 
 
+def test_a_header_that_goes_on_in_a_second_frame_is_left_alone() -> None:
+    for kind, at in (("IPv6 UDP", 54), ("IPv4 TCP", 40)):
+        whole = made(kind, WAS)
+        batch = in_frames([cut(whole, at)])
+        Headers().process(batch)
+        stage = stage_for(*WAS)
+        stage.process(batch)
+        assert bytes_of(batch) == [whole]
+        assert counts(stage) == {"mapped": 0, "unmatched": 0, "left_alone": 1}
+
+
 def test_only_undecided_packets_with_the_mark() -> None:
     packet = made("IPv4 UDP", WAS)
     batch = parsed([packet] * 4)

@@ -38,8 +38,9 @@ class MapAddresses(Rewriting):
 
     The columns say what the packet says afterwards: `src`, `dst`, `l4_sport`, `l4_dport` and
     `flow_hash`. A packet of which something was mapped is counted as `mapped`, one that no pair
-    fits as `unmatched`, and one in which Decap has entered a tunnel, or that has fewer than 12
-    bytes, is left alone, and counted as `left_alone`.
+    fits as `unmatched`, and one in which Decap has entered a tunnel, that has fewer than 12
+    bytes, or whose first of several frames ends within a header, is left alone, and counted as
+    `left_alone`.
 
     Args:
         ip: pairs of networks or addresses, from and to, both of one version.

@@ -11,7 +11,8 @@
  *
  * A packet whose IP header is whole is mapped, also if something behind it is not: one that was cut
  * when it was captured, for one, must not go to the hosts that it was for. What there is of its
- * checksum behind IP stays: nobody takes the packet.
+ * checksum behind IP stays: nobody takes the packet. Not so where only the first of several frames ends
+ * too early: the packet may be in order, and its checksum lie where it is not looked for.
  *
  * The lists are gone through one by one: they are short (xp_map_addresses_state).
  *
@@ -164,7 +165,8 @@ static int map_packet(struct xp_batch *b, uint32_t i, const struct xp_map_addres
 	uint8_t *p = xp_packet(b, i), *ip, *arp;
 	uint32_t n;
 
-	if (!xp_is_outermost(b, i) || !xp_within(b, i, 0, 2 * MAC))
+	if (!xp_is_outermost(b, i) || !xp_within(b, i, 0, 2 * MAC) ||
+	    (b->malformed[i] && b->n_frames[i] > 1))
 		return N_LEFT_ALONE;
 	n = map_mac(p, s) + map_mac(p + MAC, s);
 	ip = whole_ip_header(b, i);
