@@ -42,6 +42,8 @@ class CaptureBatches:
     """
 
     def __init__(self, path: str | Path, batch_size: int, ports: Sequence[str] = ("",)) -> None:
+        self._path = path
+        self._is_new = True
         self.reader = CaptureReader(path)
         self.reader.require_ethernet()
         self.batch = Batch(mmap.mmap(-1, _MEMORY), batch_size, ports)
@@ -58,6 +60,14 @@ class CaptureBatches:
             if len(self.batch):
                 yield self.batch
         self.reader.note_end(status, n_packets)
+
+    def again(self) -> Iterator[Batch]:
+        """Fill the batch from the file's start, the second time and later as well."""
+        if not self._is_new:
+            self.reader.close()
+            self.reader = CaptureReader(self._path)
+        self._is_new = False
+        return iter(self)
 
     def close(self) -> None:
         """Close the file."""

@@ -98,7 +98,7 @@ class Histogram(NativeStage):
     def bins(self) -> list[tuple[int, int, int]]:
         """The bins: the first value of each, the first one behind it, packets."""
         if self._edges is None:
-            edges = [*map(_first_of, range(_N_BINS + 1))]
+            edges = [*map(first_of, range(_N_BINS + 1))]
         else:
             edges = self._edges.tolist()
         pairs = itertools.pairwise(edges)
@@ -114,8 +114,8 @@ class Histogram(NativeStage):
             return None
         wanted = max(1, -(-n_counted * percent // 100))
         index = int(np.searchsorted(np.cumsum(self._bins), wanted))
-        first = max(_first_of(index), int(self.state.least))
-        last = min(_first_of(index + 1) - 1, int(self.state.greatest))
+        first = max(first_of(index), int(self.state.least))
+        last = min(first_of(index + 1) - 1, int(self.state.greatest))
         return first if first == last else (first + last) / 2
 
     def report(self) -> Mapping[str, Any]:
@@ -143,11 +143,11 @@ class Histogram(NativeStage):
         if self._edges is not None:
             return self.bins
         n_packets = self._bins.reshape(-1, 1 << _SUB_BITS).sum(axis=1).tolist()
-        edges = [_first_of(k << _SUB_BITS) for k in range(len(n_packets) + 1)]
+        edges = [first_of(k << _SUB_BITS) for k in range(len(n_packets) + 1)]
         return [(*pair, n) for pair, n in zip(itertools.pairwise(edges), n_packets, strict=True)]
 
 
-def _first_of(index: int) -> int:
+def first_of(index: int) -> int:
     """Return the least value of a bin: what xp_histogram_bin maps to it."""
     shift = max(0, (index >> _SUB_BITS) - 1)
     return (index - (shift << _SUB_BITS)) << shift
