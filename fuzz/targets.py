@@ -103,6 +103,7 @@ TARGETS = {
     "decrement_ttl": Target(lambda: [Headers(), DecrementTtl()], rewrites=True),
     "set_vlan": Target(lambda: [Headers(), SetVlan(7, pcp=3)], rewrites=True),
     "push_vlan": Target(lambda: [Headers(), SetVlan(7, push=True)], rewrites=True, headroom=4),
+    "put_vlan": Target(lambda: [Headers(), SetVlan(7, put=True)], rewrites=True, headroom=4),
     "pop_vlan": Target(lambda: [Headers(), SetVlan(pop=True)], rewrites=True),
     "count": Target(lambda: [Headers(), Count(Prefix("src", bits4=24), "l4_dport", n=8)]),
     "histogram": Target(lambda: [Headers(), Histogram("payload_len")]),

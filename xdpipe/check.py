@@ -42,8 +42,6 @@ class CaptureBatches:
     """
 
     def __init__(self, path: str | Path, batch_size: int, ports: Sequence[str] = ("",)) -> None:
-        self._path = path
-        self._is_new = True
         self.reader = CaptureReader(path)
         self.reader.require_ethernet()
         self.batch = Batch(mmap.mmap(-1, _MEMORY), batch_size, ports)
@@ -61,13 +59,16 @@ class CaptureBatches:
                 yield self.batch
         self.reader.note_end(status, n_packets)
 
-    def again(self) -> Iterator[Batch]:
-        """Fill the batch from the file's start, the second time and later as well."""
-        if not self._is_new:
-            self.reader.close()
-            self.reader = CaptureReader(self._path)
-        self._is_new = False
-        return iter(self)
+    def rewind(self) -> None:
+        """Begin with the first packet again: the file is opened anew.
+
+        Raises:
+            XdpipeError: it is gone, or another now.
+        """
+        path = self.reader.path
+        self.reader.close()
+        self.reader = CaptureReader(path)
+        self.reader.require_ethernet()
 
     def close(self) -> None:
         """Close the file."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from xdpipe.replay import ReplayOptions, ReplayResult
     from xdpipe.traffic.source import Source
 
+_BATCH = 4096
 _POSITIVE = Finite(min=0, min_open=True)
 
 
@@ -171,7 +172,7 @@ def replay(capture: str, dev: str, as_json: bool, **values: Any) -> None:
     from xdpipe.traffic.capture_source import CaptureSource
 
     options = options_of(values)
-    source = CaptureSource(capture)
+    source = CaptureSource(capture, batch_size=_BATCH)
     try:
         send(source, capture, dev, options, as_json=as_json)
     finally:

@@ -375,6 +375,7 @@ void xp_tap_leaving(struct xp_batch *b, uint32_t default_verdict);
 
 /* capture.c */
 int xp_fill_from_capture(struct xp_batch *b, void *next_ex, void *handle);
+uint64_t xp_order_times(struct xp_batch *batch, uint64_t since);
 
 /* a native stage that has no state but its counters; all others have a header in stages/ */
 struct xp_counts_state {
