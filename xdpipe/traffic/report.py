@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _UNITS = (("s", 1e9), ("ms", 1e6), ("µs", 1e3), ("ns", 1.0))
 _BLUE, _RED, _GREY = "#1f6fb4", "#c8442b", "#6b7280"
 _PERCENTILES = (50.0, 90.0, 99.0, 99.9, 99.99, 99.999, 99.9999)
+_POINTS_MAX = 250
+"""Of what is drawn over time."""
 _LINES_MAX = 120
 """Bars of the histogram: neighbours are put together until there are so few."""
 _STYLE: dict[str, Any] = {
@@ -252,8 +254,8 @@ def _draw_curve(axes: Axes, each: Measurement) -> None:
     last = 2 * each.n_latencies
     x = [last if percent >= 100 else 1 / (1 - percent / 100) for percent, _ in points]
     axes.plot(x, [value / size for _, value in points], color=_BLUE, linewidth=1.8)
-    ticks = [1.0, *(1 / (1 - percent / 100) for percent in _PERCENTILES)]
-    names = ["0 %", *(f"{percent:g} %" for percent in _PERCENTILES)]
+    ticks = [1 / (1 - percent / 100) for percent in _PERCENTILES]
+    names = [f"{percent:g} %" for percent in _PERCENTILES]
     shown = [(tick, name) for tick, name in zip(ticks, names, strict=True) if tick <= last]
     axes.set_xscale("log")
     axes.set_xticks([tick for tick, _ in shown], [name for _, name in shown])
@@ -302,25 +304,33 @@ def _draw_histogram(axes: Axes, each: Measurement) -> None:
         assert value is not None
         axes.axvline(value / size, color=_RED, linestyle=style, linewidth=1.1,
                      label=f"p{percent:g}")  # fmt: skip
-    axes.legend(frameon=False, loc="upper right")
+    axes.legend(loc="upper right", framealpha=0.9, edgecolor="none")
     axes.set_xlabel(f"latency, {unit}")
     axes.set_ylabel("packets")
     axes.set_title("Packets by latency")
     axes.grid(visible=True, axis="y")
 
 
-def _times(each: Measurement) -> tuple[Any, Any]:
-    """Return the slots, without the two cut ones at the ends where there are many; their edges."""
+def _times(each: Measurement) -> tuple[Any, Any, float]:
+    """Return slots of time, so many together that they can be seen: values, edges, width; s.
+
+    Without the two at the ends where there are many: they are cut.
+    """
     import numpy as np
 
     slots = each.used_slots().astype(float)
-    edges = np.arange(len(slots) + 1) * each.slot_s
-    return (slots[1:-1], edges[1:-1] - edges[1]) if len(slots) > 10 else (slots, edges)
+    together = -(-len(slots) // _POINTS_MAX)
+    slots = np.vstack([slots, np.zeros((-len(slots) % together, 4))]).reshape(-1, together, 4)
+    slots = np.hstack([slots[:, :, :3].sum(axis=1), slots[:, :, 3:].max(axis=1)])
+    width = each.slot_s * together
+    if len(slots) > 10:
+        slots = slots[1:-1]
+    return slots, np.arange(len(slots) + 1) * width, width
 
 
 def _draw_rate(axes: Axes, each: Measurement) -> None:
-    slots, edges = _times(each)
-    rate = slots[:, 0] / each.slot_s
+    slots, edges, width = _times(each)
+    rate = slots[:, 0] / width
     top = rate.max()
     unit, size = ("million packets/s", 1e6) if top >= 1e6 else ("packets/s", 1.0)
     axes.stairs(rate / size, edges, color=_BLUE, linewidth=1.2, fill=True, alpha=0.25)
@@ -338,7 +348,7 @@ def _draw_latency_over_time(axes: Axes, each: Measurement) -> None:
     import numpy as np
 
     unit, size = _unit_for(each.percentile_ns(50) or 1)
-    slots, edges = _times(each)
+    slots, edges, _ = _times(each)
     there = slots[:, 0] > 0
     mean = np.where(there, slots[:, 2] / np.maximum(slots[:, 0], 1), np.nan) / size
     most = np.where(there, slots[:, 3], np.nan) / size
@@ -347,7 +357,7 @@ def _draw_latency_over_time(axes: Axes, each: Measurement) -> None:
     axes.plot(middle, mean, color=_BLUE, linewidth=1.4, label="mean")
     _latency_scale(axes.yaxis, axes, each)
     axes.set_xlim(0, edges[-1])
-    axes.legend(frameon=False, loc="upper right")
+    axes.legend(loc="upper right", framealpha=0.9, edgecolor="none")
     axes.set_xlabel("time, s")
     axes.set_ylabel(f"latency, {unit}")
     axes.set_title("Latency over time")

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from crafted import batch_of, udp
+from hosts import CLIENT4, HOST4
 from xdpipe.batch import Batch
 from xdpipe.traffic import probe
 
@@ -23,12 +25,18 @@ class Stamp:
     size: int = 18
 
 
+@cache
+def _template(run: int, size: int) -> tuple[bytes, int]:
+    batch = batch_of([udp(CLIENT4, HOST4, dport=9, size=size)])
+    (at,) = probe.place(batch, run)
+    return bytes(batch.packet(0)), int(at)
+
+
 def stamped_packet(stamp: Stamp) -> bytes:
     """Return a UDP packet with this stamp."""
-    batch = batch_of([udp(size=stamp.size)])
-    packet = batch.packet(0)
-    (at,) = probe.place(batch, stamp.run)
-    probe.write(packet, int(at), stamp.stream, stamp.number, stamp.sent)
+    template, at = _template(stamp.run, stamp.size)
+    packet = bytearray(template)
+    probe.write(packet, at, stamp.stream, stamp.number, stamp.sent)
     return bytes(packet)
 
 
