@@ -18,7 +18,7 @@ import numpy as np
 
 from xdpipe.core._core import lib
 from xdpipe.errors import XdpipeError
-from xdpipe.stages.histogram import first_of
+from xdpipe.log_bins import percentile
 from xdpipe.traffic.block import N_BLOCKS
 from xdpipe.traffic.engine import FAST_PPS, EngineOptions, open_engine
 from xdpipe.traffic.pace import Pace, Schedule
@@ -296,14 +296,12 @@ class _Replay:
         total = int(counts.sum())
         if not total:
             return {}
-        edges = np.array([first_of(k) for k in range(len(counts))])
-        upto = np.cumsum(counts)
-        most = max(player.late_max_ns for player in self.players) / 1000
+        most = max(player.late_max_ns for player in self.players)
         parts = {
-            name: float(edges[np.searchsorted(upto, part * total)]) / 1000
-            for name, part in (("p50", 0.5), ("p99", 0.99))
+            name: (percentile(counts, lib.XP_HISTOGRAM_SUB_BITS, part, 0, most) or 0.0) / 1000
+            for name, part in (("p50", 50), ("p99", 99))
         }
-        return {**{name: round(us, 3) for name, us in parts.items()}, "max": round(most, 3)}
+        return {**{name: round(us, 3) for name, us in parts.items()}, "max": round(most / 1000, 3)}
 
 
 def replay(
