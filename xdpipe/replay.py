@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xdpipe.core._core import lib
+from xdpipe.core._core import ffi, lib
 from xdpipe.errors import XdpipeError
 from xdpipe.log_bins import percentile
+from xdpipe.traffic import probe
 from xdpipe.traffic.block import N_BLOCKS
 from xdpipe.traffic.engine import FAST_PPS, EngineOptions, open_engine
 from xdpipe.traffic.pace import Pace, Schedule
@@ -52,12 +53,15 @@ class ReplayOptions:
         loops: how often; 0: without end, until `duration` or a signal.
         duration_s: end after so long; None: when all is sent.
         engine: by what way.
+        run: number of a run of stamps (traffic/probe.py) that packets get which have room for one;
+            None: they get none.
     """
 
     pace: Pace = field(default_factory=Pace)
     loops: int = 1
     duration_s: float | None = None
     engine: EngineOptions = field(default_factory=EngineOptions)
+    run: int | None = None
 
 
 @dataclass
@@ -78,6 +82,7 @@ class ReplayResult:
         seconds: from the first packet to the last.
         truncated: where and why the source ended early, or None.
         interrupted: it was ended before the last packet, by a signal or by `duration_s`.
+        stamped: packets handed over with a stamp.
         late_us: of packets with a time: how late they were handed over: p50, p99, max;
             microseconds.
     """
@@ -93,6 +98,7 @@ class ReplayResult:
     seconds: float = 0.0
     truncated: str | None = None
     interrupted: bool = False
+    stamped: int = 0
     late_us: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,7 +126,10 @@ class _Replay:
         self.result = ReplayResult(engine=engine.name, mode=engine.mode)
         self._stop, self._progress = stop, progress
         self._longest = min(link.mtu + _ETHERNET_AND_TWO_TAGS, engine.longest)
-        self.players = [Player(lane, paced=not options.pace.top) for lane in engine.lanes]
+        self.players = [
+            Player(lane, paced=not options.pace.top, stream=None if options.run is None else number)
+            for number, lane in enumerate(engine.lanes)
+        ]
         self._filling: list[Block] = []
         self._held: list[list[Block]] = [[] for _ in self.players]
         self._streams = False
@@ -142,18 +151,18 @@ class _Replay:
                 self.result.too_long += int((wanted & ~fits).sum())
             batch.drop(wanted & ~fits)
             due = schedule.due_ns(batch.time_ns, batch.len, wanted & fits) + np.uint64(offset_ns)
+            run = self.options.run
+            stamp_at = None if run is None else probe.place(batch, run)
+            lay = ffi.new("struct xp_lay *", {
+                "due_ns": ffi.from_buffer("uint64_t[]", due), "n_lanes": len(self.players),
+                "stamp_at": ffi.NULL if stamp_at is None else ffi.from_buffer("uint32_t[]", stamp_at),
+            })  # fmt: skip
             for number in range(len(self.players)):
-                self._lay(batch, due, number)
+                lay.lane, lay.next = number, 0
+                while not self._filling[number].lay(batch, lay):
+                    self._full(number)
             self.look()
         return schedule
-
-    def _lay(self, batch: Batch, due: np.ndarray[Any, Any], number: int) -> None:
-        at, n = 0, len(batch)
-        while at < n:
-            block = self._filling[number]
-            at = block.lay(batch, due, number, len(self.players), at)
-            if at < n:
-                self._full(number)
 
     def _full(self, number: int) -> None:
         """Hand over a lane's block, or hold it while all may yet fit in memory; take another."""
@@ -240,10 +249,15 @@ class _Replay:
                 f"bytes that {self.link.name} takes"
             )
         self._total = kept * loops if self.options.loops else None
+        round_ns, n_laid = schedule.round_ns, 1
+        if self.options.run is not None:  # a packet's bytes are in use while it is under way
+            n_laid = max(min(loops, _TILE // kept), 1)
+            for number in range(1, n_laid):
+                self.lay_round(number * round_ns, first=False)
         if self._streams:
-            self._stream_on(schedule, loops)
+            self._stream_on(round_ns, n_laid, loops)
         else:
-            self._play_whole(schedule, loops)
+            self._play_whole(round_ns, n_laid, loops)
         for player in self.players:
             player.finish()
         while any(player.is_alive() for player in self.players):
@@ -252,24 +266,21 @@ class _Replay:
             self.look()
         self._require_none_failed()
 
-    def _play_whole(self, schedule: Schedule, loops: int) -> None:
-        """All packets lie ready: C sends them, round after round."""
-        round_ns = schedule.round_ns
+    def _play_whole(self, round_ns: int, n_laid: int, loops: int) -> None:
+        """All packets lie ready, n_laid rounds of them: C sends them, again and again."""
         for number, player in enumerate(self.players):
             blocks = [*self._held[number], self._filling[number]]
             n = sum(map(len, blocks))
             times = 1
-            if n and len(blocks) == 1:
+            if n and len(blocks) == 1 and self.options.run is None:
                 times = max(min(loops, _TILE // n), 1)
                 blocks[0].repeat(times, round_ns)
-            player.send(blocks, min(n * loops, _FOREVER), times * round_ns)
+            player.send(blocks, min(n // n_laid * loops, _FOREVER), times * n_laid * round_ns)
         self.begin()
 
-    def _stream_on(self, schedule: Schedule, loops: int) -> None:
-        offset = 0
-        for _ in range(loops - 1):
-            offset += schedule.round_ns
-            schedule = self.lay_round(offset, first=False)
+    def _stream_on(self, round_ns: int, n_laid: int, loops: int) -> None:
+        for number in range(n_laid, loops):
+            self.lay_round(number * round_ns, first=False)
         for player, block in zip(self.players, self._filling, strict=True):
             player.send([block])
 
@@ -287,6 +298,7 @@ class _Replay:
         refused = sum(int(c.refused) for c in lanes) + taken - done + (self.engine.lost() or 0)
         self.result.sent, self.result.refused = taken - refused, refused
         self.result.bytes = sum(int(c.bytes) for c in lanes)
+        self.result.stamped = sum(player.n_stamped for player in self.players)
         self.result.late_us = self._late()
         self.result.truncated = getattr(self.source, "truncated", None)
         return self.result

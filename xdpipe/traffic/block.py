@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xdpipe.core._core import ffi, lib
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from xdpipe.batch import Batch
     from xdpipe.traffic.engine import Lane
 
@@ -35,10 +33,12 @@ class Block:
         self.at = np.zeros(room, np.uint64)
         self.due_ns = np.zeros(room, np.uint64)
         self.len = np.zeros(room, np.uint32)
+        self.stamp_at = np.zeros(room, np.uint32)
         self.c = ffi.new("struct xp_laid *", {
             "at": ffi.from_buffer("uint64_t[]", self.at),
             "due_ns": ffi.from_buffer("uint64_t[]", self.due_ns),
             "len": ffi.from_buffer("uint32_t[]", self.len),
+            "stamp_at": ffi.from_buffer("uint32_t[]", self.stamp_at),
             "room": room, "begin": begin, "end": begin + size, "used": begin,
         })  # fmt: skip
         self._lane = lane
@@ -51,27 +51,19 @@ class Block:
         self.c.n = 0
         self.c.used = self.c.begin
 
-    def lay(
-        self, batch: Batch, due_ns: NDArray[np.uint64], number: int, n_lanes: int, first: int
-    ) -> int:
-        """Copy packets of the batch whose verdict is not DROP, from `first` on.
+    def lay(self, batch: Batch, lay: Any) -> bool:
+        """Copy packets of the batch whose verdict is not DROP.
 
         Args:
             batch: Headers has run on it.
-            due_ns: of each of its packets.
-            number: of this lane; a flow goes by one of them.
-            n_lanes: in all.
-            first: packet to begin with.
+            lay: struct xp_lay *: which of its packets; moved on to the first one that there was no
+                room for.
 
         Returns:
-            The packet that there was no room for; the length of the batch: there was for all.
+            Whether there was room for all.
         """
-        next_ = ffi.new("uint32_t *", first)
-        lib.xp_lay(
-            batch.c, ffi.from_buffer("uint64_t[]", due_ns), number, n_lanes, self._lane.c, self.c,
-            next_,
-        )  # fmt: skip
-        return int(next_[0])
+        lib.xp_lay(batch.c, lay, self._lane.c, self.c)
+        return bool(lay.next == len(batch))
 
     def repeat(self, n: int, round_ns: int) -> None:
         """Let its packets stand n times in it, each round later by so much; their bytes do once."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from xdpipe.core._core import ffi, lib
 from xdpipe.traffic.block import blocks_of
+from xdpipe.traffic.probe import NUMBER_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +46,7 @@ class Player(threading.Thread):
     Args:
         lane: the way out.
         paced: packets are sent when they are due; else at once.
+        stream: of the stamps (traffic/probe.py) that it writes; None: it writes none.
 
     Attributes:
         free: blocks that may be filled.
@@ -54,7 +56,7 @@ class Player(threading.Thread):
 
     STALLED = -1
 
-    def __init__(self, lane: Lane, *, paced: bool) -> None:
+    def __init__(self, lane: Lane, *, paced: bool, stream: int | None = None) -> None:
         super().__init__(daemon=True)
         self.lane = lane
         self.failed = 0
@@ -68,8 +70,10 @@ class Player(threading.Thread):
         self._play = ffi.new("struct xp_play *", {
             "lane": lane.c, "paced": paced, "catch_up_ns": CATCH_UP_NS, "stall_ns": _STALL_NS,
             "chunk": PACED_CHUNK if paced else 1024,
-            "late": ffi.from_buffer("uint64_t[]", self.late),
+            "late": ffi.from_buffer("uint64_t[]", self.late), "stamps": stream is not None,
+            "next_stamp": (stream or 0) << NUMBER_BITS,
         })  # fmt: skip
+        self._first_stamp = int(self._play.next_stamp)
 
     def begin(self, base_ns: int) -> None:
         """Start it; what is due at 0 is due at that time of CLOCK_MONOTONIC."""
@@ -101,6 +105,11 @@ class Player(threading.Thread):
         """End before the next packet."""
         self._play.stop = 1
         self.finish()
+
+    @property
+    def n_stamped(self) -> int:
+        """Packets handed over with a stamp."""
+        return int(self._play.next_stamp) - self._first_stamp
 
     @property
     def late_max_ns(self) -> int:

@@ -127,9 +127,7 @@ class Receiver:
             file=str(file), devs={PORT: options.dev}, queues=options.queues, cores=options.cores,
             mode=options.mode, attach=options.attach, n_frames=options.n_frames,
         )  # fmt: skip
-        self._supervisor = self._stack.enter_context(
-            Supervisor(run, self._tell, self._interrupted)
-        )
+        self._supervisor = self._stack.enter_context(Supervisor(run, self._tell, self._interrupted))
         self._supervisor.start()
 
     def poll(self, timeout_s: float = 0.0) -> None:

@@ -6,6 +6,7 @@
 #include "frames.h"
 #include "stages/histogram.h"
 #include "traffic/play.h"
+#include "traffic/probe.h"
 
 #define ALIGNMENT 64      /* of packets: a cache line */
 #define SPIN_NS 80000     /* before a packet is due: sleeping may take so much longer than asked for */
@@ -32,19 +33,18 @@ static uint64_t place_for(uint64_t at, uint32_t len)
 
 /*
  * Copy into a block those packets of the batch whose verdict is not DROP and whose flow goes by this lane,
- * from packet *next on, until all are through or there is no room; *next is where it stopped. Returns how
- * many that is. due_ns: of each packet of the batch.
+ * from lay->next on, until all are through or there is no room. Returns how many that is.
  */
-uint32_t xp_lay(const struct xp_batch *b, const uint64_t *due_ns, uint32_t lane, uint32_t n_lanes,
-		struct xp_lane *to, struct xp_laid *laid, uint32_t *next)
+uint32_t xp_lay(const struct xp_batch *b, struct xp_lay *lay, struct xp_lane *to, struct xp_laid *laid)
 {
 	uint32_t before = laid->n, i;
 
-	for (i = *next; i < b->n; i++) {
+	for (i = lay->next; i < b->n; i++) {
 		uint32_t len = (uint32_t)b->len[i];
 		uint64_t at;
 
-		if (b->verdict[i] == XP_DROP || (n_lanes > 1 && b->flow_hash[i] % n_lanes != lane))
+		if (b->verdict[i] == XP_DROP ||
+		    (lay->n_lanes > 1 && b->flow_hash[i] % lay->n_lanes != lay->lane))
 			continue;
 		at = place_for(laid->used, len);
 		if (laid->n == laid->room || at + len > laid->end)
@@ -52,11 +52,12 @@ uint32_t xp_lay(const struct xp_batch *b, const uint64_t *due_ns, uint32_t lane,
 		xp_batch_read(b, i, to->memory + at, len);
 		laid->at[laid->n] = at;
 		laid->len[laid->n] = len;
-		laid->due_ns[laid->n] = due_ns[i];
+		laid->due_ns[laid->n] = lay->due_ns[i];
+		laid->stamp_at[laid->n] = lay->stamp_at ? lay->stamp_at[i] : 0;
 		laid->used = at + len;
 		laid->n++;
 	}
-	*next = i;
+	lay->next = i;
 	return laid->n - before;
 }
 
@@ -110,6 +111,16 @@ static void wait_for(uint64_t when, uint64_t now)
 	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
 }
 
+/* Stamps are written over those of the round before: not while a NIC still reads these. */
+static void wait_for_all(const struct xp_play *p)
+{
+	uint64_t end = now_ns(CLOCK_MONOTONIC) + p->stall_ns;
+
+	while (p->lane->done != p->lane->taken && !p->stop && !p->lane->error &&
+	       now_ns(CLOCK_MONOTONIC) < end)
+		p->lane->settle(p->lane);
+}
+
 static void next_block(struct xp_play *p)
 {
 	p->at = 0;
@@ -117,6 +128,27 @@ static void next_block(struct xp_play *p)
 		return;
 	p->block = 0;
 	p->base_ns += p->round_ns;
+	if (p->stamps)
+		wait_for_all(p);
+}
+
+/* Write number and time into the stamps of the next n packets. */
+static void stamp(const struct xp_play *p, const struct xp_laid *laid, uint32_t n)
+{
+	uint64_t number = p->next_stamp, now = now_ns(CLOCK_REALTIME);
+
+	for (uint32_t i = p->at; i < p->at + n; i++)
+		if (laid->stamp_at[i])
+			xp_probe_stamp(p->lane->memory + laid->at[i], laid->stamp_at[i], number++, now);
+}
+
+/* Of the next n packets, which were taken: what they were. */
+static void note_taken(struct xp_play *p, const struct xp_laid *laid, uint32_t n)
+{
+	for (uint32_t i = p->at; i < p->at + n; i++)
+		p->lane->bytes += laid->len[i];
+	for (uint32_t i = p->at; p->stamps && i < p->at + n; i++)
+		p->next_stamp += laid->stamp_at[i] != 0;
 }
 
 /*
@@ -153,10 +185,11 @@ enum xp_played xp_play(struct xp_play *p, uint64_t until_ns)
 				continue;
 			}
 		}
+		if (p->stamps)
+			stamp(p, laid, n);
 		taken = p->lane->send(p->lane, laid, p->at, n);
 		if (taken) {
-			for (uint32_t i = 0; i < taken; i++)
-				p->lane->bytes += laid->len[p->at + i];
+			note_taken(p, laid, taken);
 			if (p->paced)
 				note_late(p, due, now);
 			p->at += taken;

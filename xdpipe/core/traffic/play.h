@@ -21,6 +21,7 @@ struct xp_laid {
 	uint64_t *at;     /* where each begins: bytes from the lane's memory on */
 	uint64_t *due_ns; /* when, counted from the first packet of all; not going back */
 	uint32_t *len;
+	uint32_t *stamp_at; /* offset in the packet of its stamp (probe.h); 0: it has none */
 	uint32_t n, room; /* packets, and how many there is room for */
 	uint64_t begin, end, used; /* bytes from the lane's memory on */
 };
@@ -60,13 +61,20 @@ struct xp_play {
 	uint32_t chunk;     /* packets at once, at the most */
 	uint64_t *late;     /* XP_LATE_BINS of xp_histogram_bin, nanoseconds; of the first of each chunk */
 	uint64_t late_max;
+	uint32_t stamps;    /* packets that have room for a stamp get one */
+	uint64_t next_stamp; /* of the next: stream and number, see xp_probe_stamp */
 	volatile uint32_t stop;
 };
 
 enum xp_played { XP_PLAY_GOES_ON, XP_PLAY_ALL, XP_PLAY_STOPPED, XP_PLAY_STALLED, XP_PLAY_ERROR };
 
-uint32_t xp_lay(const struct xp_batch *batch, const uint64_t *due_ns, uint32_t lane, uint32_t n_lanes,
-		struct xp_lane *to, struct xp_laid *laid, uint32_t *next);
+struct xp_lay {
+	const uint64_t *due_ns;   /* of each packet of the batch */
+	const uint32_t *stamp_at; /* likewise; NULL: none has a stamp */
+	uint32_t lane, n_lanes;   /* a flow goes by one of these */
+	uint32_t next;            /* packet to begin with, and then the one where it stopped */
+};
+uint32_t xp_lay(const struct xp_batch *batch, struct xp_lay *lay, struct xp_lane *to, struct xp_laid *laid);
 enum xp_played xp_play(struct xp_play *play, uint64_t until_ns);
 uint64_t xp_clock_ns(void);
 /* cdef end */
