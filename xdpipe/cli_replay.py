@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
+from xdpipe.cli_both_ends import Measuring, measuring_options, send_and_measure
 from xdpipe.cli_options import Finite, Ranges, json_option
 
 if TYPE_CHECKING:
@@ -82,7 +84,9 @@ def options_of(values: dict[str, Any], *, top_by_default: bool = False) -> Repla
     )  # fmt: skip
 
 
-def send(source: Source, what: str, dev: str, options: ReplayOptions, *, as_json: bool) -> None:
+def send(
+    source: Source, what: str, dev: str, options: ReplayOptions, asked: Measuring, *, as_json: bool
+) -> None:
     """Send a source with a bar that shows how far it is, and say what became of it.
 
     Args:
@@ -90,23 +94,36 @@ def send(source: Source, what: str, dev: str, options: ReplayOptions, *, as_json
         what: it is called, for people.
         dev: interface.
         options: how.
+        asked: whether to measure.
         as_json: print one object on stdout.
     """
+    if asked.to is not None:
+        send_and_measure(source, what, dev, options, asked, as_json=as_json)
+        return
+    if asked.measure:
+        from xdpipe.traffic.probe import new_run
+
+        options = replace(options, run=new_run())
     from xdpipe.foreground import StopSignal
     from xdpipe.link import Link
     from xdpipe.replay import replay as run_replay
 
     link = Link.find(dev)
     link.require_up()
-    with StopSignal() as stop, _Bar(f"to {dev}", options) as bar:
+    with StopSignal() as stop, Bar(f"to {dev}", options) as bar:
         result = run_replay(source, link, options, stop=lambda: stop.came, progress=bar.update)
     if as_json:
         print(json.dumps(result.to_dict()))
     else:
-        _show(result, what, dev)
+        show(result, what, dev)
+        if options.run is not None:
+            _console().print(
+                f"{result.stamped:,} of them with a stamp; the other end: xdpipe measure "
+                f"--run {options.run:#06x} --sent {result.stamped} --dev …"
+            )
 
 
-class _Bar:
+class Bar:
     """A bar with rate and time left; of something without an end, what was sent and the rate."""
 
     def __init__(self, text: str, options: ReplayOptions) -> None:
@@ -127,7 +144,7 @@ class _Bar:
         rate = f"{task.speed:,.0f}/s" if task.speed else ""
         self._progress.update(self._task, completed=n, total=total, rate=rate)
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> Bar:
         self._progress.start()
         return self
 
@@ -135,9 +152,10 @@ class _Bar:
         self._progress.stop()
 
 
-def _show(result: ReplayResult, what: str, dev: str) -> None:
+def show(result: ReplayResult, what: str, dev: str) -> None:
+    """Say for people what became of the packets."""
     shown = result.to_dict()
-    console = Console(highlight=False)
+    console = _console()
     console.print(
         f"{what} to {dev} ({result.engine}, {result.mode}): sent {result.sent:,} packets in "
         f"{result.seconds:.2f} s, {shown['pps']:,.0f} packets/s, {shown['mbps']:,.1f} Mbit/s",
@@ -162,18 +180,24 @@ def _show(result: ReplayResult, what: str, dev: str) -> None:
         console.print("ended before the last packet")
 
 
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True)
+
+
 @click.command()
 @click.argument("capture")
 @click.option("--dev", required=True, help="Interface.")
 @sending_options
+@measuring_options
 @json_option
 def replay(capture: str, dev: str, as_json: bool, **values: Any) -> None:
     """Put the packets of CAPTURE on a link, at the times at which they were recorded."""
     from xdpipe.traffic.capture_source import CaptureSource
 
+    asked = Measuring.of(values)
     options = options_of(values)
     source = CaptureSource(capture, batch_size=_BATCH)
     try:
-        send(source, capture, dev, options, as_json=as_json)
+        send(source, capture, dev, options, asked, as_json=as_json)
     finally:
         source.close()

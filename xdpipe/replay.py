@@ -29,7 +29,6 @@ from xdpipe.verdict import Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from xdpipe.batch import Batch
     from xdpipe.link import Link
     from xdpipe.traffic.block import Block
     from xdpipe.traffic.engine import Engine
@@ -83,6 +82,7 @@ class ReplayResult:
         truncated: where and why the source ended early, or None.
         interrupted: it was ended before the last packet, by a signal or by `duration_s`.
         stamped: packets handed over with a stamp.
+        run: number of the run that their stamps say, or None.
         late_us: of packets with a time: how late they were handed over: p50, p99, max;
             microseconds.
     """
@@ -99,6 +99,7 @@ class ReplayResult:
     truncated: str | None = None
     interrupted: bool = False
     stamped: int = 0
+    run: int | None = None
     late_us: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,7 +124,7 @@ class _Replay:
         stop: Callable[[], bool], progress: Callable[[int, int | None], None],
     ) -> None:  # fmt: skip
         self.source, self.link, self.engine, self.options = source, link, engine, options
-        self.result = ReplayResult(engine=engine.name, mode=engine.mode)
+        self.result = ReplayResult(engine=engine.name, mode=engine.mode, run=options.run)
         self._stop, self._progress = stop, progress
         self._longest = min(link.mtu + _ETHERNET_AND_TWO_TAGS, engine.longest)
         self.players = [
@@ -155,8 +156,9 @@ class _Replay:
             stamp_at = None if run is None else probe.place(batch, run)
             lay = ffi.new("struct xp_lay *", {
                 "due_ns": ffi.from_buffer("uint64_t[]", due), "n_lanes": len(self.players),
-                "stamp_at": ffi.NULL if stamp_at is None else ffi.from_buffer("uint32_t[]", stamp_at),
             })  # fmt: skip
+            if stamp_at is not None:
+                lay.stamp_at = ffi.from_buffer("uint32_t[]", stamp_at)
             for number in range(len(self.players)):
                 lay.lane, lay.next = number, 0
                 while not self._filling[number].lay(batch, lay):

@@ -28,8 +28,8 @@ _STALL_NS = 2_000_000_000
 """A link that takes nothing for so long is given up."""
 _SLICE_NS = 50_000_000
 _DRAIN_NS = 500_000_000
-PACED_CHUNK = 64
-"""Packets handed over at once where there is a pace: its grain, when several are due."""
+_CHUNK = 1024
+"""Packets handed over at once, if an engine takes as many; where there is a pace, of those due."""
 _LOOK_S = 0.001
 
 
@@ -69,7 +69,7 @@ class Player(threading.Thread):
         self._todo: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._play = ffi.new("struct xp_play *", {
             "lane": lane.c, "paced": paced, "catch_up_ns": CATCH_UP_NS, "stall_ns": _STALL_NS,
-            "chunk": PACED_CHUNK if paced else 1024,
+            "chunk": _CHUNK,
             "late": ffi.from_buffer("uint64_t[]", self.late), "stamps": stream is not None,
             "next_stamp": (stream or 0) << NUMBER_BITS,
         })  # fmt: skip
