@@ -255,8 +255,7 @@ int xp_receive(struct xp_worker *w);
 void xp_dispatch(struct xp_worker *w);
 void xp_take_back(struct xp_worker *w);
 void xp_reclaim(struct xp_worker *w);
-uint32_t xp_transmit(struct xp_worker *w, const uint8_t *packets, const uint64_t *offsets,
-		     const int32_t *lens, uint32_t n);
+void xp_kick_tx(const struct xp_worker *w, struct xp_port *out);
 int xp_drain_tx(struct xp_worker *w, uint32_t timeout_ms);
 
 /* pass.c */

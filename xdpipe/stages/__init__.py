@@ -13,6 +13,7 @@ from xdpipe.stages.histogram import Histogram
 from xdpipe.stages.http1 import Http1
 from xdpipe.stages.http2 import Http2
 from xdpipe.stages.map_addresses import MapAddresses
+from xdpipe.stages.measure import Measure
 from xdpipe.stages.rate_limit import RateLimit
 from xdpipe.stages.record import Record
 from xdpipe.stages.sample import Sample
@@ -38,6 +39,7 @@ __all__ = [
     "Http1",
     "Http2",
     "MapAddresses",
+    "Measure",
     "Prefix",
     "RateLimit",
     "Record",
