@@ -169,5 +169,3 @@ def _told(found: list[Measurement], final: dict[str, Any]) -> dict[str, Any]:
         "counters": stage["counters"],
         "ledger": final["ledger"],
     }
-
-

@@ -235,5 +235,3 @@ def test_what_cannot_be_is_said_in_a_line(bench: Bench, args: list[str], message
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stdout == ""
-
-

@@ -60,7 +60,7 @@ def require(*paths: str | None) -> None:
 def duration(ns: float | None) -> str:
     """Return a latency in the unit that fits, to four digits: `12.35 µs`."""
     if ns is None:
-        return "–"
+        return "none"
     unit, size = next((each for each in _UNITS if ns >= each[1]), _UNITS[-1])
     value = ns / size
     return f"{value:,.0f} {unit}" if value >= 1000 or unit == "ns" else f"{value:.4g} {unit}"
@@ -95,7 +95,7 @@ def rows(each: Measurement) -> list[tuple[str, str]]:
     if each.receiver_dropped:
         found.append(("dropped by this receiver", f"{each.receiver_dropped:,}: it was too slow"))
     found.append(("rate", f"{each.pps:,.0f} packets/s, {each.bits_per_s / 1e6:,.1f} Mb/s"))
-    found.append(("for", f"{each.seconds:,.2f} s"))
+    found.append(("for", duration(each.seconds * 1e9)))
     for name in ("min", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"):
         found.append((f"latency {name}", duration(latency[name])))
     if each.early:
