@@ -12,8 +12,9 @@ from stamped import NOW, Stamp, stamped
 from xdpipe.cli import main
 from xdpipe.errors import XdpipeError
 from xdpipe.stages import Measure
-from xdpipe.traffic import report
+from xdpipe.traffic import plots, report, texts
 from xdpipe.traffic.measurement import Measurement
+from xdpipe.traffic.rate_search import RateSearch, Trial
 
 needs_matplotlib = pytest.mark.skipif(
     importlib.util.find_spec("matplotlib") is None,
@@ -44,7 +45,7 @@ def some(streams: int = 1) -> Measurement:
      (5_000_000_000_000, "5,000 s")],
 )  # fmt: skip
 def test_latencies_are_told_in_the_unit_that_fits(ns: float | None, text: str) -> None:
-    assert report.duration(ns) == text
+    assert texts.duration(ns) == text
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_latencies_are_told_in_the_unit_that_fits(ns: float | None, text: str) -
      "1 in 10,000,000")],
 )  # fmt: skip
 def test_shares_are_told_as_a_person_reads_them(part: int, whole: int, text: str) -> None:
-    assert report.share(part, whole) == text
+    assert texts.share(part, whole) == text
 
 
 def test_the_summary_says_it_all() -> None:
@@ -136,19 +137,52 @@ def test_whatever_came_is_drawn(found: list[Measurement], tmp_path: Path) -> Non
 @needs_matplotlib
 def test_the_plots_show_what_was_measured() -> None:
     found = measured([20_000] * 90 + [3_000_000] * 10)
-    figure = report.draw(found, "eth0")
+    figure = plots.draw(found, "eth0")
     curve, histogram, rate, over_time = figure.axes
     points = curve.lines[0].get_xydata()
-    assert points[0][1] == pytest.approx(20, rel=0.001)
-    assert tuple(points[-1]) == (200, 3000)
+    assert points[0][1] == pytest.approx(20_000, rel=0.001)
+    assert tuple(points[-1]) == (200, 3_000_000)
     heights, edges, _ = histogram.patches[0].get_data()
     assert heights.sum() == 100
     assert heights.max() == 90
-    assert edges[0] * 1.01 > 20 > edges[0] * 0.99
+    assert edges[0] * 1.01 > 20_000 > edges[0] * 0.99
     rates = rate.patches[0].get_data().values
     assert rates.max() <= 2 / found.slot_s
     assert rates.sum() * found.slot_s == pytest.approx(98, abs=1)
-    assert over_time.lines[0].get_ydata().max() == pytest.approx(3000)
+    assert over_time.lines[0].get_ydata().max() == pytest.approx(3_000_000)
+
+
+@needs_matplotlib
+def test_a_search_is_told_and_drawn(tmp_path: Path) -> None:
+    trials = [Trial(800.0, 799.0, 400, 100, some()), Trial(400.0, 400.5, 200, 0)]
+    search = RateSearch(400.5, 799.0, "loss", trials)
+    path = tmp_path / "report.html"
+    report.write_html(str(path), [some()], "eth0", search)
+    page = path.read_text()
+    assert page.count("<svg") == 2
+    assert "<h2>400 packets/s without loss; at more, more is lost</h2>" in page
+    assert ">100 (25 %)<" in page
+    passed, failed, rate = plots.draw_search(search).axes[0].lines
+    assert passed.get_xydata().tolist() == [[400.5, 0]]
+    assert failed.get_xydata().tolist() == [[799, 25]]
+    assert rate.get_xdata()[0] == 400.5
+
+
+@pytest.mark.parametrize(
+    ("search", "text"),
+    [
+        (RateSearch(), "no rate without loss"),
+        (RateSearch(None, 1000.0), "no rate without loss; not 1,000 packets/s"),
+        (RateSearch(5000.0, 5010.0, "loss", [], 0.001),
+         "5,000 packets/s with no more than 0.1 % lost; at more, more is lost"),
+        (RateSearch(5000.0, None, "range"),
+         "5,000 packets/s without loss; the highest that was to be tried"),
+        (RateSearch(5000.0, None, "sender"),
+         "5,000 packets/s without loss; the sender goes no faster: the link may carry more"),
+    ],
+)  # fmt: skip
+def test_what_a_search_found_is_told_in_a_line(search: RateSearch, text: str) -> None:
+    assert texts.search_summary(search) == text
 
 
 def test_without_matplotlib_the_command_says_so_before_it_measures(

@@ -100,6 +100,7 @@ def test_acceptable_loss_is_accepted() -> None:
     link = Link(1000)
     found = search_rate(link.trial, SearchOptions(10, 5000, 0.001, acceptable_loss=0.1))
     assert found.pps == pytest.approx(1000 / 0.9, rel=0.002)
+    assert found.acceptable_loss == 0.1
 
 
 def test_a_rate_is_failed_only_after_so_many_attempts() -> None:
@@ -142,7 +143,7 @@ def test_it_is_told_as_json() -> None:
     trials = [Trial(10.0, 9.9, 100, 5, measurement), Trial(5.0, 5.0, 50, 0)]
     told = json.loads(json.dumps(RateSearch(5.0, 9.9, "loss", trials).to_dict()))
     assert told == {
-        "pps": 5.0, "failed_pps": 9.9, "limited_by": "loss",
+        "pps": 5.0, "failed_pps": 9.9, "limited_by": "loss", "acceptable_loss": 0.0,
         "trials": [
             {"asked_pps": 10.0, "pps": 9.9, "sent": 100, "lost": 5, "lost_share": 0.05,
              "p99_ns": 7, "receiver_dropped": 2},

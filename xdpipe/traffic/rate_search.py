@@ -105,12 +105,14 @@ class RateSearch:
         limited_by: `loss`; `sender`, which could not send as fast as was to be tried, so that the
             rate may be higher; `range`: the highest rate to be tried was passed.
         trials: all of them, in order.
+        acceptable_loss: share of the packets that could be lost at a rate that was passed.
     """
 
     pps: float | None = None
     failed_pps: float | None = None
     limited_by: str = "loss"
     trials: list[Trial] = field(default_factory=list)
+    acceptable_loss: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `--json` shows of it."""
@@ -125,7 +127,7 @@ class RateSearch:
             trials.append(told)
         return {
             "pps": self.pps, "failed_pps": self.failed_pps, "limited_by": self.limited_by,
-            "trials": trials,
+            "acceptable_loss": self.acceptable_loss, "trials": trials,
         }  # fmt: skip
 
 
@@ -151,7 +153,7 @@ def search_rate(
         tell: told each trial, and whether it was passed.
         stop: asked before each trial whether to end; what was found so far is returned.
     """
-    found = RateSearch()
+    found = RateSearch(acceptable_loss=options.acceptable_loss)
     low = 0.0  # the highest that was passed, as asked for
 
     def passes(pps: float) -> bool:

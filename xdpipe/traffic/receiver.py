@@ -189,7 +189,8 @@ class Receiver:
         """End: what is under way still arrives.
 
         Returns:
-            What was measured, the latest run first; and the pipeline's final status.
+            What was measured, the latest run first, and of many as many as a message of a worker's
+            holds; and the pipeline's final status.
         """
         final = self._supervisor.stop()
         return _measurements(final), final
