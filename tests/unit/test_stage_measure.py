@@ -259,14 +259,8 @@ def test_a_report_fits_in_a_message() -> None:
     for run in range(16):
         times = [NOW + k * SLOT for k in range(1000)]
         ages = np.exp(rng.uniform(np.log(1e3), np.log(1e9), 1000)).astype(int).tolist()
-        stage.process(
-            stamped(
-                [
-                    Stamp(k, t - age, t, run=run + 1)
-                    for k, (t, age) in enumerate(zip(times, ages, strict=True))
-                ]
-            )
-        )
+        came = enumerate(zip(times, ages, strict=True))
+        stage.process(stamped([Stamp(k, t - age, t, run=run + 1) for k, (t, age) in came]))
     report = stage.report()
     assert len(report["runs"]) == 16
     assert 1 <= len(report["_runs"]) <= 16
