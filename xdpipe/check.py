@@ -59,6 +59,17 @@ class CaptureBatches:
                 yield self.batch
         self.reader.note_end(status, n_packets)
 
+    def rewind(self) -> None:
+        """Begin with the first packet again: the file is opened anew.
+
+        Raises:
+            XdpipeError: it is gone, or another now.
+        """
+        path = self.reader.path
+        self.reader.close()
+        self.reader = CaptureReader(path)
+        self.reader.require_ethernet()
+
     def close(self) -> None:
         """Close the file."""
         self.reader.close()

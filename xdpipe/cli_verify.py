@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from xdpipe.cli_options import Finite, json_option
+from xdpipe.cli_options import json_option
 from xdpipe.errors import XdpipeError
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ class _Options:
     ignore: tuple[str, ...]
     show: int
     live: bool
-    pps: float
     console: Console
 
 
@@ -66,8 +65,6 @@ class _Options:
 @click.option("--live", is_flag=True,
               help="Then run the pipeline on a veth pair in private namespaces, send it the "
               "capture, and compare that as well; needs root.")  # fmt: skip
-@click.option("--pps", type=Finite(min=0, min_open=True), default=20_000, show_default=True,
-              help="With --live: packets per second at the most.")  # fmt: skip
 @click.option("--show", type=click.IntRange(min=0), default=20, show_default=True,
               help="How many of the packets that differ are shown.")  # fmt: skip
 @click.option("--ignore-counter", "ignore", multiple=True, metavar="STAGE.NAME",
@@ -78,7 +75,7 @@ class _Options:
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, file: str, capture: str | None, expect: str | None,
-           record: str | None, directory: str | None, record_all: bool, live: bool, pps: float,
+           record: str | None, directory: str | None, record_all: bool, live: bool,
            show: int, ignore: tuple[str, ...], port: str | None, batch_size: int | None,
            as_json: bool) -> None:  # fmt: skip
     """Compare what the pipeline of FILE makes of a capture with what it made of it before.
@@ -88,7 +85,7 @@ def verify(ctx: click.Context, file: str, capture: str | None, expect: str | Non
     """
     _check_usage(capture, expect, record, directory, record_all, live, port, batch_size)
     options = _Options(
-        file, port, batch_size, ignore, show, live, pps, Console(stderr=True, highlight=False)
+        file, port, batch_size, ignore, show, live, Console(stderr=True, highlight=False)
     )
     writes = record is not None or record_all
     jobs = (
@@ -220,7 +217,7 @@ def _live(job: _Job, options: _Options, bench: Bench, recorded: Outcome) -> dict
     try:
         outcome = observe_live(
             options.file, job.capture, bench, recorded, why_unsent(job.capture),
-            pps=options.pps, console=console, progress=progress,
+            console=console, progress=progress,
         )  # fmt: skip
     finally:
         bar.stop()

@@ -10,6 +10,7 @@ from xdpipe.stages.headers import Headers
 from xdpipe.stages.histogram import Histogram
 from xdpipe.stages.http1 import Http1
 from xdpipe.stages.http2 import Http2
+from xdpipe.stages.measure import Measure
 from xdpipe.stages.rate_limit import RateLimit
 from xdpipe.stages.record import Record
 from xdpipe.stages.sample import Sample
@@ -32,6 +33,7 @@ __all__ = [
     "Histogram",
     "Http1",
     "Http2",
+    "Measure",
     "Prefix",
     "RateLimit",
     "Record",

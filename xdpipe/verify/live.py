@@ -1,9 +1,9 @@
 """The same capture through a pipeline that runs: namespaces, a veth pair, AF_XDP, a worker.
 
-    sender (a namespace)                          host (a namespace)
-      replay, the capture in its order   c0 === h0   XDP program, one queue
-                                                     a worker: the pipeline, as `xdpipe run` runs it
-                                                     a tap: packets as they come and as they leave
+    sender (a namespace)                    host (a namespace)
+      a packet socket, which sends the  c0 === h0   XDP program, one queue
+      capture in its order                          a worker: the pipeline, as `xdpipe run` runs it
+                                                    a tap: packets as they come and as they leave
 
 Facts that this rests on:
 - With one queue, packets come to the worker in the order in which they were sent.
@@ -12,7 +12,9 @@ Facts that this rests on:
 - Nobody has an address there, so what comes out of the interfaces is answered by nobody.
 - The guard is off (`run --no-guard`): what it would keep does not depend on the pipeline, and there
   is no operator to be cut off. So the filter alone says what is taken.
-- The sender waits for the tap whenever _AHEAD packets are under way: a veth's ring holds 256.
+- Nothing is to be lost, on a busy machine either, so who sends waits for who receives. For the
+  veth, whose ring holds 256 packets, by the socket's send buffer, which packets fill until they are
+  received; for the worker by looking at the tap. A replay (xdpipe.replay) waits for nobody.
 
 The clock is that of the machine, and batches are as they come. What depends on either may differ.
 """
@@ -20,6 +22,7 @@ The clock is that of the machine, and batches are as they come. What depends on 
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections import deque
@@ -39,7 +42,6 @@ from xdpipe.foreground import supervise
 from xdpipe.link import Link
 from xdpipe.netns import Namespace, VethEnd, veth_pair
 from xdpipe.pipeline import load_pipeline
-from xdpipe.replay import replay
 from xdpipe.run_options import RunOptions
 from xdpipe.rundir import RunDir
 from xdpipe.stages import Headers
@@ -59,7 +61,14 @@ _ETHERNET = 14
 """Bytes of a header without a tag, by which a packet is longer than the MTU says."""
 _MTUS = (1500, 3000)
 """The usual one, and the largest of which all packets can be given back to the kernel."""
-_AHEAD = 128
+_AHEAD = 1024
+"""Packets that may be on their way through the worker, which has 4096 frames."""
+_SEND_BUFFER = 1 << 15
+"""Bytes; the kernel doubles them and counts some 800 or more for each packet (socket(7))."""
+_TICK = 64
+"""Packets after each of which is looked around."""
+_STALL_S = 5.0
+"""What a veth may take to have room for another packet."""
 _QUIET_S = 1.0
 """What has not come out for so long will not."""
 _LINK_COUNTERS = ".partial_checksum"
@@ -184,22 +193,19 @@ class _Sender:
 
     Args:
         path: of the capture that is sent.
-        pps: packets per second at the most.
-        sender: the namespace that it is sent from.
+        sender: the namespace that it is sent from, by `c0`.
         run_dir: of the pipeline.
         taken: for each packet that is sent, how many up to it the pipeline takes: int64[n].
         seen: is told what the tap shows.
-        progress: told packets handed over, and packets in all.
+        progress: told packets sent, and packets in all.
     """
 
     def __init__(
-        self, path: str | Path, pps: float, sender: Namespace, run_dir: RunDir,
-        taken: NDArray[np.int64], seen: _Seen, progress: Callable[[int, int], None],
+        self, path: str | Path, sender: Namespace, run_dir: RunDir, taken: NDArray[np.int64],
+        seen: _Seen, progress: Callable[[int, int], None],
     ) -> None:  # fmt: skip
-        self._path, self._pps = path, pps
-        self._namespace, self._run_dir = sender, run_dir
-        self._taken, self._seen = taken, seen
-        self._progress = progress
+        self._path, self._namespace, self._run_dir = path, sender, run_dir
+        self._taken, self._seen, self._progress = taken, seen, progress
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="xdpipe-verify")
         self._started = False
@@ -213,14 +219,16 @@ class _Sender:
         self._thread.start()
 
     def end(self) -> None:
-        """Send no more, and wait until nothing is under way. May be called twice."""
+        """Send no more, and wait until the thread has ended. May be called twice."""
         self._stopping.set()
         if self._started:
             self._thread.join()
 
     def _run(self) -> None:
         try:
-            with self._namespace:
+            with TapReader(self._run_dir, TapRequest(stages=("in", "out"))) as self._tap:
+                if self._tap.wait_attached(self._stopping.is_set):
+                    raise XdpipeError("the worker does not answer; does a stage hang?")
                 self._send()
         except BaseException as error:
             self.error = error
@@ -228,39 +236,40 @@ class _Sender:
             self._run_dir.ask("stop")
 
     def _send(self) -> None:
-        request = TapRequest(stages=("in", "out"))
-        with TapReader(self._run_dir, request) as self._tap:
-            if self._tap.wait_attached(self._stopping.is_set):
-                raise XdpipeError("the worker does not answer; does a stage hang?")
-            result = replay(
-                self._path, Link.find("c0"), [0], pps=self._pps, stop=self._stopping.is_set,
-                progress=self._handed_over,
-            )  # fmt: skip
-            if result.refused:
-                raise XdpipeError(f"{result.refused:,} packets were refused by the veth pair")
-            self._wait(lambda: self._seen.n_out == self._n_taken(len(self._taken)))
-            if self._tap.n_lost:
-                raise XdpipeError(f"{self._tap.n_lost:,} copies of packets were lost; lower --pps")
-            self.done = not result.interrupted
+        total = len(self._taken)
+        with self._socket() as sock, CaptureReader(self._path) as reader:
+            for n, packet in enumerate(reader, 1):
+                try:
+                    sock.send(packet.data)
+                except OSError as error:  # a TimeoutError is one
+                    raise XdpipeError(f"packet {n:,} cannot be sent: {error}") from error
+                if n % _TICK == 0 or n == total:
+                    self._progress(n, total)
+                    self._look_until(int(self._taken[n - 1]) - _AHEAD)
+                    if self._stopping.is_set():
+                        return
+        self._look_until(int(self._taken[-1]))
+        if self._tap.n_lost:
+            raise XdpipeError(f"{self._tap.n_lost:,} copies of packets found no room in the tap")
+        self.done = not self._stopping.is_set()
 
-    def _n_taken(self, n_sent: int) -> int:
-        return int(self._taken[n_sent - 1]) if n_sent else 0
+    def _socket(self) -> socket.socket:
+        with self._namespace:
+            sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        sock.settimeout(_STALL_S)
+        sock.bind(("c0", 0))  # looked up in the socket's namespace
+        return sock
 
-    def _handed_over(self, n: int, total: int) -> None:
-        self._progress(n, total)
-        self._look()
-        self._wait(lambda: self._seen.n_out >= self._n_taken(n) - _AHEAD)
-
-    def _look(self) -> None:
-        for blocks in self._tap.read(1 << 20):
-            for seen in packets(blocks, self._tap.interfaces):
-                self._seen.add(seen)
-
-    def _wait(self, condition: Callable[[], bool]) -> None:
-        """Look at the tap until the condition is true, or nothing comes any more."""
-        before, since = self._seen.n_out, time.monotonic()
-        while not condition() and not self._stopping.is_set():
-            self._look()
+    def _look_until(self, n_out: int) -> None:
+        """Look at the tap until so many packets have left, or nothing comes any more."""
+        before, since = -1, time.monotonic()
+        while not self._stopping.is_set():
+            for blocks in self._tap.read(1 << 20):
+                for seen in packets(blocks, self._tap.interfaces):
+                    self._seen.add(seen)
+            if self._seen.n_out >= n_out:
+                return
             if self._seen.n_out != before:
                 before, since = self._seen.n_out, time.monotonic()
             elif time.monotonic() - since > _QUIET_S:
@@ -315,7 +324,6 @@ def observe_live(
     recorded: Outcome,
     unsent: tuple[dict[int, str], int],
     *,
-    pps: float,
     console: Console,
     progress: Callable[[int, int], None] = lambda n, total: None,
 ) -> LiveOutcome:
@@ -329,9 +337,8 @@ def observe_live(
         bench: where; used once.
         recorded: what is to become of the packets.
         unsent: what `why_unsent` said.
-        pps: packets per second at the most.
         console: where the supervisor tells what happens.
-        progress: told packets handed over, and packets in all.
+        progress: told packets sent, and packets in all.
 
     Raises:
         XdpipeError: the pipeline does not run here; packets were lost on the way; it was
@@ -355,7 +362,7 @@ def observe_live(
         stack.enter_context(bench.host)
         run_dir = RunDir.of(Link.find("h0").index)
         taken = np.cumsum(recorded.is_taken()[numbers])
-        sender = _Sender(path, pps, bench.sender, run_dir, taken, seen, progress)
+        sender = _Sender(path, bench.sender, run_dir, taken, seen, progress)
         stack.callback(sender.end)
         options = RunOptions(file=file, devs=devs, queues=(0,), guard=False)
         final = supervise(options, None, console, show=False, begin=sender.start, end=sender.end)
@@ -399,7 +406,7 @@ def _require_whole(final: dict[str, Any], n_sent: int, seen: _Seen) -> None:
     if lost or ledger["residual"] or seen.n_in != ledger["received"]:
         raise XdpipeError(
             f"{lost:,} of {n_sent:,} packets were lost on the way (residual "
-            f"{ledger['residual']}); try a lower --pps"
+            f"{ledger['residual']}); is the machine very busy? try again"
         )
     if ledger["verdicts"]["INVALID"]:
         n = ledger["verdicts"]["INVALID"]
@@ -427,6 +434,7 @@ def _held_against(
         "ledger.seen": n_sent,
         "ledger.not_matched": n_sent - n_taken,
         "ledger.received": n_taken,
+        "ledger.refused": 0,
     }
     totals = recorded.totals()
     for port in final["ports"]:
@@ -447,6 +455,7 @@ def _counters(final: dict[str, Any]) -> dict[str, int]:
         "ledger.seen": ledger["seen"],
         "ledger.not_matched": ledger["to_kernel"]["not_matched"],
         "ledger.received": ledger["received"],
+        "ledger.refused": sum((*ledger["refused"].values(), *ledger["pass_refused"].values())),
     }
     for port in final["ports"]:
         counters[f"ledger.forwarded {port['name']}"] = port["forwarded"]
