@@ -132,7 +132,9 @@ def _write(
 
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignal(insist=True))
-        bar = stack.enter_context(Progress(console=console, transient=True))
+        bar = stack.enter_context(Progress(
+            console=console, transient=True, disable=not console.is_terminal
+        ))
         task = bar.add_task("crafting", total=n_packets)
         writer = stack.enter_context(BatchWriter(file))
         source = Crafted(plan, n_packets, headers=False)
@@ -165,7 +167,9 @@ def _send(plan: Plan, n_packets: int, dev: str, pps: float | None, console: Cons
     with tempfile.TemporaryDirectory(prefix="xdpipe-") as place:
         path = str(Path(place) / "crafted.pcap")
         _write(plan, n_packets, path, console, result)
-        with StopSignal() as stop, Progress(console=console, transient=True) as bar:
+        with StopSignal() as stop, Progress(
+            console=console, transient=True, disable=not console.is_terminal
+        ) as bar:
             task = bar.add_task(f"to {dev}", total=None)
             sent = replay(
                 path, link, [0], pps=pps, stop=lambda: stop.came,

@@ -99,16 +99,19 @@ class Anatomy:
     """A scapy packet from Ethernet on.
 
     Attributes:
-        packet: it; not changed.
+        packet: it; a copy that is built again and again.
         layers: all in it, by their numbers.
         data: as scapy builds it.
     """
 
     def __init__(self, packet: Any) -> None:
-        self.packet = packet
+        self.packet = packet = packet.copy()
+        packet.clear_cache()
         self.layers = list(layers(packet))
+        for layer in self.layers:
+            layer.explicit = 1  # no value is several: scapy need not look, which takes half its time
         self.data = bytes(packet)
-        self._still = {
+        self.still = {
             (number, field.name): 0
             for number, layer in enumerate(self.layers)
             for field in layer.fields_desc
@@ -122,7 +125,7 @@ class Anatomy:
         return list(self._checksums())
 
     def _checksums(self) -> Iterator[Checksum]:
-        for number, name in reversed(list(self._still)):
+        for number, name in reversed(list(self.still)):
             place = self.find(number, name, 16, 0, 0xFFFF)
             if place is not None and place.skip == 0:
                 layer = type(self.layers[number]).__name__
@@ -130,7 +133,19 @@ class Anatomy:
 
     def built(self, setting: Setting, more: int = 0) -> bytes:
         """Return the packet as scapy builds it with fields set and `more` zeros behind."""
-        return bytes(changed(self.packet, setting, more))
+        if more:
+            return bytes(changed(self.packet, setting, more))
+        before = []
+        try:
+            for (number, name), value in setting.items():
+                layer = self.layers[number]
+                before.append((layer.fields, dict(layer.fields)))
+                layer.fields[name] = layer.get_field(name).any2i(layer, value)
+            return bytes(self.packet)
+        finally:
+            for fields, were in reversed(before):
+                fields.clear()
+                fields.update(were)
 
     def find(self, number: int, name: str, size: int, zeros: Any, ones: Any) -> Bits | None:
         """Return where a field stands.
@@ -146,8 +161,8 @@ class Anatomy:
             None: it has no fixed place: other bytes change with it, or scapy refuses the values.
         """
         try:
-            low = self.built({**self._still, (number, name): zeros})
-            high = self.built({**self._still, (number, name): ones})
+            low = self.built({**self.still, (number, name): zeros})
+            high = self.built({**self.still, (number, name): ones})
         except Exception:  # in scapy's many ways
             return None
         if not len(low) == len(high) == len(self.data):
@@ -166,7 +181,7 @@ class Anatomy:
         Returns:
             16 bits, 0 only if all that it covers is 0.
         """
-        still = {key: 0 for key in self._still if key != (checksum.number, checksum.name)}
+        still = {key: 0 for key in self.still if key != (checksum.number, checksum.name)}
         built = self.built({**still, **setting}, more)
         total = 0xFFFF ^ int.from_bytes(built[checksum.at : checksum.at + 2])
         return 0xFFFF if total == 0 and checksum.never_zero else total
@@ -191,16 +206,16 @@ class Anatomy:
         return -1
 
     @cached_property
-    def lengths(self) -> tuple[int, ...] | None:
+    def lengths(self) -> dict[tuple[int, str], int] | None:
         """Where the lengths of 16 bits stand that grow with the packet; None: it cannot grow."""
         try:
-            now = self.built(self._still)
-            longer = self.built(self._still, _PROBE)
+            now = self.built(self.still)
+            longer = self.built(self.still, _PROBE)
         except Exception:
             return None
         if longer[len(now) :] != bytes(_PROBE):
             return None
-        found: list[int] = []
+        found: dict[tuple[int, str], int] = {}
         for number, layer in enumerate(self.layers):
             for field in layer.fields_desc:
                 if field.name in _SUMS or layer.getfieldval(field.name) is not None:
@@ -210,11 +225,11 @@ class Anatomy:
                     continue
                 at = slice(place.at, place.at + 2)
                 if int.from_bytes(longer[at]) - int.from_bytes(now[at]) == _PROBE:
-                    found.append(place.at)
-        for at in found:
+                    found[number, field.name] = place.at
+        for at in found.values():
             is_ = int.from_bytes(now[at : at + 2]) + _PROBE
             now = now[:at] + is_.to_bytes(2) + now[at + 2 :]
-        return tuple(found) if now == longer[: len(now)] else None
+        return found if now == longer[: len(now)] else None
 
     def grows_by(self, checksum: Checksum) -> int | None:
         """Return by what a checksum grows with each byte that the packet is longer.

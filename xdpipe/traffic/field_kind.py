@@ -88,7 +88,7 @@ def kind_of(layer: Any, name: str) -> FieldKind | None:
     field = layer.get_field(name)
     while isinstance(field, fields.MultipleTypeField) or hasattr(field, "fld"):
         if isinstance(field, fields.MultipleTypeField):
-            field = field._find_fld_pkt(layer)
+            field, _ = field._find_fld_pkt_val(layer, layer.getfieldval(name))
         else:
             field = field.fld
     if isinstance(field, fields.IPField):

@@ -40,30 +40,45 @@ def bent() -> Iterator[Ingredient]:
                 continue
             seen.add(kind)
             for field in layer.fields_desc:
-                for how, setting in _bends(anatomy, number, field.name):
-                    name = f"{base} {kind}.{field.name}{how}"
-                    yield Ingredient(name, [changed(packet, setting)])
+                for how, packet_bent in _bends(anatomy, number, field.name):
+                    yield Ingredient(f"{base} {kind}.{field.name}{how}", [packet_bent])
         yield from _cuts(base, packet)
 
 
-def _bends(
-    anatomy: Anatomy, number: int, name: str
-) -> Iterator[tuple[str, dict[tuple[int, str], Any]]]:
-    """Yield how a field can be bent: to 0, to all ones, one more, one less; each another value."""
+def _bends(anatomy: Anatomy, number: int, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield how a field can be bent, and the packet: to 0, to all ones, one more, one less."""
+    from scapy.packet import Raw
+
     kind = kind_of(anatomy.layers[number], name)
     if kind is None or kind.what == "text":
         return
     top = (1 << kind.size) - 1
     place = anatomy.find(number, name, kind.size, kind.scapy(0), kind.scapy(top))
-    if place is None:
-        return
-    below = 8 * len(anatomy.data) - 8 * place.at - place.skip - place.size
+    above = 8 * place.at + place.skip if place else _bits_before(anatomy, number, name)
+    below = 8 * len(anatomy.data) - above - kind.size
     now = int.from_bytes(anatomy.data) >> below & top
     used = {now}
     for how, value in (("=0", 0), ("=max", top), ("+1", now + 1), ("-1", now - 1)):
-        if 0 <= value <= top and value not in used:
-            used.add(value)
-            yield how, {(number, name): kind.scapy(value)}
+        if not 0 <= value <= top or value in used:
+            continue
+        used.add(value)
+        if place:
+            yield how, changed(anatomy.packet, {(number, name): kind.scapy(value)})
+        else:
+            bits = int.from_bytes(anatomy.data) ^ (now ^ value) << below
+            yield how, Raw(bits.to_bytes(len(anatomy.data)))
+
+
+def _bits_before(anatomy: Anatomy, number: int, name: str) -> int:
+    """Return where a field begins by which scapy would build the others in another form (ARP's)."""
+    layer = anatomy.layers[number]
+    built: Any = b""
+    for field in layer.fields_desc:
+        if field.name == name:
+            break
+        built = field.addfield(layer, built, layer.getfieldval(field.name))
+    done, bits = (built, 0) if isinstance(built, bytes) else built[:2]
+    return 8 * (len(anatomy.data) - len(layer.build()) + len(done)) + int(bits)
 
 
 def _cuts(base: str, packet: Any) -> Iterator[Ingredient]:

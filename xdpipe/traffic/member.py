@@ -11,7 +11,8 @@ from xdpipe.errors import XdpipeError
 from xdpipe.traffic.anatomy import Anatomy, changed, layers
 from xdpipe.traffic.expression import MOST_PACKETS
 from xdpipe.traffic.field_kind import kind_of
-from xdpipe.traffic.template import Varied, make_template
+from xdpipe.traffic.form import Form
+from xdpipe.traffic.template import Varied
 from xdpipe.traffic.variation import MOST_LISTED, Values
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ class Member:
                 yield number
                 continue
             anatomy = Anatomy(changed(self.packet, self._setting({number: 0})))
-            template = make_template(anatomy, [varied], grows=False)
-            if template is None or not _right(template, anatomy, [varied], 0):
+            form = Form.of(anatomy, [varied], grows=False)
+            if form is None or not _right(form.template, anatomy, [varied], 0):
                 yield number
 
     def _setting(self, indexes: Mapping[int, int]) -> dict[tuple[int, str], Any]:
@@ -120,6 +121,7 @@ class Member:
             )
         fixed = [varied for number, varied in self.varied.items() if number not in mine]
         templates = []
+        form: Form | None = None
         for place, indexes in enumerate(itertools.product(*ranges)):
             setting = self._setting(dict(zip(mine, indexes, strict=True)))
             try:
@@ -128,7 +130,10 @@ class Member:
                 raise XdpipeError(f"{self.name}: scapy cannot build it: {error}") from None
             if len(anatomy.data) > _TOO_LONG:
                 raise XdpipeError(f"{self.name}: {len(anatomy.data):,} bytes are no packet")
-            template = make_template(anatomy, fixed, grows=grows)
+            template = form.like(anatomy) if form is not None else None
+            if template is None:
+                form = Form.of(anatomy, fixed, grows=grows)
+                template = form.template if form is not None else None
             tried = place in (0, n - 1)
             if template is None or tried and not _right(template, anatomy, fixed, 5 * grows):
                 what = "its size" if grows else "these fields together"

@@ -5,18 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from xdpipe.errors import XdpipeError
 from xdpipe.traffic.anatomy import fold
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from xdpipe.traffic.anatomy import Anatomy, Checksum
     from xdpipe.traffic.field_kind import FieldKind
     from xdpipe.traffic.variation import Values
 
-MOST_SUMS = 16
-"""Checksums of a template: XP_CRAFT_SUMS."""
 _WORD = 64
 
 Link = tuple[int, bool]
@@ -176,97 +172,3 @@ class Varied:
         first = self.first
         number = int.from_bytes(first) if isinstance(first, bytes) else first
         return number & ~self.moving
-
-
-def make_template(anatomy: Anatomy, varied: Sequence[Varied], *, grows: bool) -> Template | None:
-    """Make a template of a packet.
-
-    Args:
-        anatomy: of the packet.
-        varied: fields that values are put into.
-        grows: it may be made longer.
-
-    Returns:
-        None: it cannot be told how a field, or a length, changes the packet.
-    """
-    if not (varied or grows):
-        return Template(anatomy.data, (), (), ())
-    checksums = anatomy.checksums
-    if len(checksums) > MOST_SUMS:
-        raise XdpipeError(f"{len(checksums)} checksums in a packet; {MOST_SUMS} are the most")
-    still = {(each.layer, each.name): each.scapy(each.rest) for each in varied}
-    places: list[Place] = []
-    for each in varied:
-        found = _places(anatomy, each, still)
-        if found is None:
-            return None
-        places += found
-    lengths = anatomy.lengths if grows else ()
-    if lengths is None:
-        return None
-    sums = []
-    for checksum in checksums:
-        links = _links(
-            anatomy, still, {(checksum.number, checksum.name): 0},
-            {(checksum.number, checksum.name): 1}, 1, but=checksum,
-        )  # fmt: skip
-        weight = anatomy.grows_by(checksum) if grows else 0
-        if links is None or weight is None:
-            return None
-        base = anatomy.value(checksum, still)
-        sums.append(Sum(checksum.at, base, weight, checksum.never_zero, links))
-    return Template(anatomy.data, tuple(places), lengths, tuple(sums))
-
-
-def _places(
-    anatomy: Anatomy, varied: Varied, still: Mapping[tuple[int, str], Any]
-) -> list[Place] | None:
-    key = varied.layer, varied.name
-    ones = (1 << varied.size) - 1
-    bits = anatomy.find(*key, varied.size, varied.scapy(0), varied.scapy(ones))
-    if bits is None or (bits.skip and bits.skip + bits.size > _WORD):
-        return None
-    if bits.at + 8 > len(anatomy.data) + 8:
-        return None
-    places: list[Place] = []
-    left = bits.size
-    for word in range(-(-bits.size // _WORD)):
-        n = min(left, _WORD)
-        left -= n
-        shift = _WORD - bits.skip - n
-        mask = (varied.moving >> left & ((1 << n) - 1)) << shift
-        if mask == 0:
-            continue
-        lowest = mask & -mask
-        if places and varied.kind.what == "text":
-            links: tuple[Link, ...] | None = places[0].links
-        else:
-            other = varied.scapy(varied.rest | (lowest >> shift) << left)
-            links = _links(anatomy, still, {}, {key: other}, fold(lowest))
-        if links is None:
-            return None
-        places.append(Place(bits.at + 8 * word, shift, mask, varied.variation, word, links))
-    return places
-
-
-def _links(
-    anatomy: Anatomy,
-    still: Mapping[tuple[int, str], Any],
-    one: Mapping[tuple[int, str], Any],
-    other: Mapping[tuple[int, str], Any],
-    change: int,
-    but: Checksum | None = None,
-) -> tuple[Link, ...] | None:
-    """Find the checksums that follow a change; None: one does in a way that is not known."""
-    links: list[Link] = []
-    for number, checksum in enumerate(anatomy.checksums):
-        if checksum is but:
-            continue
-        factor = anatomy.covers(checksum, {**still, **one}, {**still, **other}, change)
-        if factor < 0:
-            return None
-        if factor and but is not None and number < anatomy.checksums.index(but):
-            return None  # it would cover what is computed after it
-        if factor:
-            links.append((number, factor == 256))
-    return tuple(links)
