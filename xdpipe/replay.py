@@ -68,7 +68,8 @@ class ReplayOptions:
 class ReplayResult:
     """What became of the packets.
 
-    read = left_out + too_long + too_short + those of one round; sent + refused = all that was handed over.
+    read = left_out + too_long + too_short + those of one round;
+    sent + refused = all that was handed over.
 
     Attributes:
         engine: xdp, live or socket.
