@@ -11,7 +11,17 @@ from typing import Any
 import click
 from rich.console import Console
 
-from xdpipe import __version__, cli_lint, cli_measure, cli_replay, cli_runs, cli_tap, view
+from xdpipe import (
+    __version__,
+    cli_craft,
+    cli_lint,
+    cli_measure,
+    cli_replay,
+    cli_runs,
+    cli_tap,
+    cli_verify,
+    view,
+)
 from xdpipe.cli_options import Finite, Ranges, budget_option, json_option
 from xdpipe.errors import XdpipeError
 
@@ -284,7 +294,7 @@ def demo(duration: float, as_json: bool) -> None:
 
 for _command in (
     cli_runs.status, cli_runs.down, cli_runs.set_, cli_tap.tap, cli_replay.replay,
-    cli_measure.measure,
+    cli_measure.measure, cli_verify.verify, cli_craft.craft,
 ):  # fmt: skip
     main.add_command(_command)
 

@@ -30,7 +30,7 @@ def measuring_options(command: Any) -> Any:
                 "--measure", is_flag=True,
                 help="Stamp number and time into payloads, for `xdpipe measure` at the other end.",
             ),
-            click.option("--to", metavar="DEV", help="Measure as well, where the packets come by DEV."),
+            click.option("--to", metavar="DEV", help="Measure where the packets come by DEV, too."),
             click.option("--report", metavar="FILE.html", help="With --to: a page with plots."),
             click.option("--png", metavar="FILE.png", help="With --to: the plots as a picture."),
             click.option(
