@@ -106,7 +106,7 @@ def test_the_mtu_is_the_links_unless_it_is_said(
 
 def test_without_a_link_nothing_says_to_what_to_cut() -> None:
     assert names(Edits()) == []
-    with pytest.raises(XdpipeError, match="--truncate: there is no link .*; say --mtu BYTES"):
+    with pytest.raises(XdpipeError, match=r"--truncate: there is no link .*; say --mtu BYTES"):
         Edits(truncate=True).stages()
 
 

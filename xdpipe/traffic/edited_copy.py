@@ -6,10 +6,8 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from xdpipe.capture import CaptureWriter
 from xdpipe.errors import XdpipeError
+from xdpipe.traffic.capture_writer import BatchWriter
 from xdpipe.verdict import DROP
 
 if TYPE_CHECKING:
@@ -65,7 +63,7 @@ def write_copy(
 
     Args:
         source: of the packets.
-        path: of the file, which is made anew.
+        path: of the file, which is made anew; `-` is standard output.
         stop: asked after each batch whether to end.
         progress: told after each batch how many packets were written.
 
@@ -73,10 +71,9 @@ def write_copy(
         XdpipeError: it cannot be written, or not whole.
     """
     result = EditedCopy()
-    with CaptureWriter(path) as writer:
+    with BatchWriter(path) as writer:
         for batch in source:
-            for i in np.flatnonzero(batch.verdict != DROP).tolist():
-                writer.write(int(batch.time_ns[i]), bytes(batch.packet(i)))
+            writer.write(batch, batch.verdict != DROP)
             progress(writer.n_packets)
             if stop():
                 result.interrupted = True
