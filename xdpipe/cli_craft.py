@@ -16,8 +16,6 @@ from xdpipe.cli_options import Count, Finite, json_option
 from xdpipe.errors import XdpipeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from xdpipe.traffic.mixes import Mix
     from xdpipe.traffic.plan import Plan
     from xdpipe.traffic.recipe import Recipe
@@ -105,9 +103,7 @@ def _recipe(template: str | None, mix: Mix | None, vary: tuple[str, ...], flows:
         ingredients = (Ingredient("packet", template),)
         return Recipe(ingredients, vary, flows, sizes, seed, pps=pps)
     ingredients = tuple(mix.make())
-    return Recipe(
-        ingredients, mix.varied(vary), flows, sizes or mix.sizes, seed, mix.together, pps
-    )
+    return Recipe(ingredients, mix.varied(vary), flows, sizes or mix.sizes, seed, mix.together, pps)
 
 
 def _count(plan: Plan, count: int | None) -> int:
@@ -120,9 +116,7 @@ def _count(plan: Plan, count: int | None) -> int:
     return plan.n_once
 
 
-def _write(
-    plan: Plan, n_packets: int, file: str, console: Console, result: dict[str, Any]
-) -> None:
+def _write(plan: Plan, n_packets: int, file: str, console: Console, result: dict[str, Any]) -> None:
     """Write the packets to a capture; tell in `result` what was done."""
     from rich.progress import Progress
 
@@ -132,9 +126,9 @@ def _write(
 
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignal(insist=True))
-        bar = stack.enter_context(Progress(
-            console=console, transient=True, disable=not console.is_terminal
-        ))
+        bar = stack.enter_context(
+            Progress(console=console, transient=True, disable=not console.is_terminal)
+        )
         task = bar.add_task("crafting", total=n_packets)
         writer = stack.enter_context(BatchWriter(file))
         source = Crafted(plan, n_packets, headers=False)
@@ -167,9 +161,10 @@ def _send(plan: Plan, n_packets: int, dev: str, pps: float | None, console: Cons
     with tempfile.TemporaryDirectory(prefix="xdpipe-") as place:
         path = str(Path(place) / "crafted.pcap")
         _write(plan, n_packets, path, console, result)
-        with StopSignal() as stop, Progress(
-            console=console, transient=True, disable=not console.is_terminal
-        ) as bar:
+        with (
+            StopSignal() as stop,
+            Progress(console=console, transient=True, disable=not console.is_terminal) as bar,
+        ):
             task = bar.add_task(f"to {dev}", total=None)
             sent = replay(
                 path, link, [0], pps=pps, stop=lambda: stop.came,

@@ -109,7 +109,9 @@ class Anatomy:
         packet.clear_cache()
         self.layers = list(layers(packet))
         for layer in self.layers:
-            layer.explicit = 1  # no value is several: scapy need not look, which takes half its time
+            layer.explicit = (
+                1  # no value is several: scapy need not look, which takes half its time
+            )
         self.data = bytes(packet)
         self.still = {
             (number, field.name): 0

@@ -98,9 +98,7 @@ class Member:
             setting[varied.layer, varied.name] = varied.kind.scapy(value)
         return setting
 
-    def make(
-        self, choices: Sequence[int], *, grows: bool, progress: Callable[[], None]
-    ) -> Member:
+    def make(self, choices: Sequence[int], *, grows: bool, progress: Callable[[], None]) -> Member:
         """Return it with its templates.
 
         Args:
@@ -135,7 +133,7 @@ class Member:
                 form = Form.of(anatomy, fixed, grows=grows)
                 template = form.template if form is not None else None
             tried = place in (0, n - 1)
-            if template is None or tried and not _right(template, anatomy, fixed, 5 * grows):
+            if template is None or (tried and not _right(template, anatomy, fixed, 5 * grows)):
                 what = "its size" if grows else "these fields together"
                 raise XdpipeError(
                     f"{self.name}: how the packet changes with {what} is more than its bytes, "
@@ -166,9 +164,7 @@ def _in_words(values: Values, size: int, variation: Variation) -> Values:
     return replace(values, items=tuple(values.start + values.step * k for k in range(values.n)))
 
 
-def _right(
-    template: Template, anatomy: Anatomy, varied: Sequence[Varied], more: int
-) -> bool:
+def _right(template: Template, anatomy: Anatomy, varied: Sequence[Varied], more: int) -> bool:
     """Tell whether packets made of a template are those that scapy builds."""
     for turn in range(4):
         setting, words = {}, {}

@@ -64,7 +64,9 @@ _WORDS = (
     "very-long-host-name-of-a-machine.department.example.com", "xn--bcher-kva.example",
     "nowhere.invalid", "localhost.test", "1.2.0.192.in-addr.arpa", "time.example.net",
 )  # fmt: skip
-_SYN_OPTIONS = '[("MSS", 1460), ("SAckOK", b""), ("Timestamp", (1, 0)), ("NOP", None), ("WScale", 7)]'
+_SYN_OPTIONS = (
+    '[("MSS", 1460), ("SAckOK", b""), ("Timestamp", (1, 0)), ("NOP", None), ("WScale", 7)]'
+)
 _EXTENSIONS = {
     "hop-by-hop": "IPv6ExtHdrHopByHop(options=[RouterAlert()])",
     "destination": "IPv6ExtHdrDestOpt(options=[PadN(optdata=bytes(4))])",

@@ -159,9 +159,7 @@ class Plan:
         for to, (number, swapped) in zip(made, links, strict=True):
             to.sum, to.swapped = number, swapped
 
-    def _fill_variations(
-        self, members: Sequence[Member], variations: Sequence[Variation]
-    ) -> None:
+    def _fill_variations(self, members: Sequence[Member], variations: Sequence[Variation]) -> None:
         c = self._c
         values = _values(members, variations)
         c.n_variations = len(values)
@@ -239,8 +237,7 @@ class Plan:
     def n_made(self) -> dict[str, int]:
         """Return how many packets were made of each member."""
         return {
-            name: int(member.n_made)
-            for name, member in zip(self.names, self._members, strict=True)
+            name: int(member.n_made) for name, member in zip(self.names, self._members, strict=True)
         }
 
 

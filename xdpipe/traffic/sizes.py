@@ -65,9 +65,7 @@ class Sizes:
 
 def _number(text: str, word: str) -> int:
     if not (word.strip().isascii() and word.strip().isdecimal()):
-        raise XdpipeError(
-            f"--size {text}: say imix, 64, 64,512,1518, 64:7,594:4,1518:1 or 64-1518"
-        )
+        raise XdpipeError(f"--size {text}: say imix, 64, 64,512,1518, 64:7,594:4,1518:1 or 64-1518")
     return int(word)
 
 
