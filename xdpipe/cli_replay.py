@@ -200,7 +200,7 @@ def _console() -> Console:
 @measuring_options
 @json_option
 @click.pass_context
-def replay(ctx: click.Context, capture: str, dev: str | None, file: str | None, edits: Edits,
+def replay(ctx: click.Context, /, capture: str, dev: str | None, file: str | None, edits: Edits,
            as_json: bool, **values: Any) -> None:  # fmt: skip
     """Put the packets of CAPTURE on a link, at the times at which they were recorded."""
     if (file is None) == (dev is None):

@@ -1,6 +1,9 @@
 """A user's function over a capture: in order, in parallel, kept by content; faults are one line."""
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +14,10 @@ from scapy.layers.l2 import Ether
 from test_capture_source import SECOND, capture, kept
 
 from crafted import udp
+from hosts import until
 from xdpipe.capture import CaptureReader, CaptureWriter, Packet
 from xdpipe.errors import XdpipeError
+from xdpipe.process import Process
 from xdpipe.traffic.capture_source import CaptureSource
 from xdpipe.traffic.edit_file import Edited, edited
 from xdpipe.traffic.edits import Edits, parse_map_ip
@@ -265,3 +270,38 @@ def test_where_the_capture_ends_early_is_told_of_what_came_of_it(tmp_path: Path)
     assert source.truncated is not None
     assert source.truncated.startswith("after packet 3, at byte ")
     source.close()
+
+
+SLOW = """
+import os, pathlib, time
+
+def edit(packet):
+    (pathlib.Path(__file__).parent / f"pid{os.getpid()}").touch()
+    time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_who_is_ended_meanwhile_leaves_no_process_behind(
+    tmp_path: Path, cache: Path, number: signal.Signals
+) -> None:
+    file = function(tmp_path, SLOW)
+    path = capture(tmp_path / "a.pcap", [udp()] * 300)
+    popen = subprocess.Popen(
+        [sys.executable, "-P", "-m", "xdpipe.cli", "replay", str(path), "-w",
+         str(tmp_path / "out.pcap"), "--edit", str(file)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    until(lambda: list(tmp_path.glob("pid*")), "the function is called")
+    processes = [Process.of(int(place.name[3:])) for place in tmp_path.glob("pid*")]
+    popen.send_signal(number)
+    out, error = popen.communicate(timeout=30)
+    assert (popen.returncode, out) == (1 if number == signal.SIGINT else -number, "")
+    assert "Traceback" not in error
+    until(lambda: not any(process.alive for process in processes), "its processes are gone")
+    left = [entry.name[:4] for entry in cache.iterdir() if entry.name != "lock"]
+    assert left == ([] if number == signal.SIGINT else ["new-"])
+    # what a killed one left goes with the next
+    with edited(path, function(tmp_path, SAME)) as made:
+        assert made.read == 300
+    assert not list(cache.glob("new-*"))
