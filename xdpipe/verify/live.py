@@ -22,6 +22,7 @@ The clock is that of the machine, and batches are as they come. What depends on 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -69,6 +70,8 @@ _TICK = 64
 """Packets after each of which is looked around."""
 _STALL_S = 5.0
 """What a veth may take to have room for another packet."""
+_STALLED_PPS = 10_000
+"""Packets per second where it cannot be told any more how many are under way."""
 _QUIET_S = 1.0
 """What has not come out for so long will not."""
 _LINK_COUNTERS = ".partial_checksum"
@@ -208,7 +211,7 @@ class _Sender:
         self._taken, self._seen, self._progress = taken, seen, progress
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="xdpipe-verify")
-        self._started = False
+        self._started = self._stalled = False
         self.error: BaseException | None = None
         self.done = False
         """Everything was sent, and what came of it was seen."""
@@ -231,9 +234,10 @@ class _Sender:
                     raise XdpipeError("the worker does not answer; does a stage hang?")
                 self._send()
         except BaseException as error:
-            self.error = error
-        if not self._stopping.is_set():
-            self._run_dir.ask("stop")
+            if not self._stopping.is_set():
+                self.error = error
+        if not self._stopping.is_set() and self._run_dir.ask("stop") is None:
+            signal.raise_signal(signal.SIGINT)  # it does not answer, but looks for that
 
     def _send(self) -> None:
         total = len(self._taken)
@@ -245,7 +249,10 @@ class _Sender:
                     raise XdpipeError(f"packet {n:,} cannot be sent: {error}") from error
                 if n % _TICK == 0 or n == total:
                     self._progress(n, total)
-                    self._look_until(int(self._taken[n - 1]) - _AHEAD)
+                    # once packets are missing, nobody knows how many are under way
+                    n_under_way = 1 << 62 if self._stalled else _AHEAD
+                    self._look_until(int(self._taken[n - 1]) - n_under_way)
+                    time.sleep(_TICK / _STALLED_PPS if self._stalled else 0.0)
                     if self._stopping.is_set():
                         return
         self._look_until(int(self._taken[-1]))
@@ -273,6 +280,7 @@ class _Sender:
             if self._seen.n_out != before:
                 before, since = self._seen.n_out, time.monotonic()
             elif time.monotonic() - since > _QUIET_S:
+                self._stalled = True
                 return
             time.sleep(0.0005)
 
@@ -290,7 +298,7 @@ class Bench:
 
     def __init__(self, ports: Sequence[str], port: str) -> None:
         self._stack = ExitStack()
-        self._ports, self._port = ports, port
+        self.ports, self._port = ports, port
         self.host, self.sender = (self._namespace() for _ in range(2))
 
     def _namespace(self) -> Namespace:
@@ -300,7 +308,7 @@ class Bench:
 
     def join(self, mtu: int) -> dict[str, str]:
         """Make the veth pairs; return the host's ends by the ports' names."""
-        others = [port for port in self._ports if port != self._port]
+        others = [port for port in self.ports if port != self._port]
         devs = {}
         for number, port in enumerate([self._port, *others]):
             veth_pair(
@@ -360,7 +368,8 @@ def observe_live(
         seen = _Seen(path, numbers, recorded)
         stack.callback(seen.close)
         stack.enter_context(bench.host)
-        run_dir = RunDir.of(Link.find("h0").index)
+        first = devs[bench.ports[0]]  # where the pipeline answers
+        run_dir = RunDir.of(Link.find(first).index)
         taken = np.cumsum(recorded.is_taken()[numbers])
         sender = _Sender(path, bench.sender, run_dir, taken, seen, progress)
         stack.callback(sender.end)
