@@ -12,6 +12,7 @@ their median.
 """
 
 import json
+import os
 import socket
 import struct
 import subprocess
@@ -36,6 +37,8 @@ N_PACKETS, N_FLOWS = 12_000, 1000
 AIMS = {("live", "64"): "≥ 8", ("live", "1400"): "≥ 3", ("xdp", "64"): "≥ 1.5"}
 ENGINES = ("live", "xdp", "socket")
 DROP = bytes.fromhex("b700000001000000 9500000000000000")  # r0 = XDP_DROP; exit
+LARGE = 4_000_000_000  # bytes of a capture that is not to be in memory
+MEMORY_MIB = 256
 PACED_S, MEAN_GAP_S = 4.0, 0.001
 SO_TIMESTAMPNS = 35  # asm-generic/socket.h
 Start = Callable[["Path"], list[str]]
@@ -163,6 +166,38 @@ def measure_pace(start: Start, capture: Path, times: np.ndarray) -> dict[str, fl
     }  # fmt: skip
 
 
+def large_capture(path: Path) -> int:
+    """Write a capture of some 4 GB; return how many packets it has."""
+    record = b"".join(
+        struct.pack("<IIII", 0, i, len(packet), len(packet)) + packet
+        for i, packet in enumerate(packets("1400"))
+    )
+    times = LARGE // len(record)
+    with path.open("wb") as file:
+        file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1))
+        for _ in range(times):
+            file.write(record)
+    return times * N_PACKETS
+
+
+def peak_memory(engine: str, capture: Path, n: int) -> float:
+    """Stream a capture; return the most memory that the sender had, MiB."""
+    wire = Wire()
+    try:
+        process = wire.client.popen(
+            [*xdpipe(engine, "--top-speed", "--json")(capture)], stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        told = json.loads(process.stdout.read())
+        _, _, usage = os.wait4(process.pid, 0)
+        process.returncode = 0
+    finally:
+        wire.close()
+    if told["sent"] + told["refused"] != n:
+        harness.fail(f"{engine}: {told['sent']} sent and {told['refused']} refused of {n}")
+    return float(usage.ru_maxrss / 1024)
+
+
 def contestants(directory: Path, seconds: float) -> dict[str, harness.Measure]:
     found: dict[str, harness.Measure] = {}
     for size in SIZES:
@@ -201,6 +236,9 @@ def main() -> None:
             contestants(Path(directory), given.seconds), given.rounds,
             harness.Console(stderr=True),
         )  # fmt: skip
+        large = Path(directory) / "large.pcap"
+        n_large = large_capture(large)
+        memory = {engine: peak_memory(engine, large, n_large) for engine in ENGINES}
     rows = []
     for size in SIZES:
         for engine in ENGINES:
@@ -217,6 +255,10 @@ def main() -> None:
                 harness.series(results[f"pace {engine}"], part), "tcpreplay",
                 harness.series(results["pace tcpreplay"], part), "≤ 0.5" if part == "p99" else "",
             ))  # fmt: skip
+    rows += [
+        harness.alone(f"peak memory, 4 GB {engine}", "MiB", [mib], f"≤ {MEMORY_MIB}")
+        for engine, mib in memory.items()
+    ]
     facts = {"driver": "veth", "mode": "copy, live frames, packet socket", "queues": "1"}
     facts["disturbance"] = harness.disturbance(results)
     harness.report("replay", rows, facts, given)

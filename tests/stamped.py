@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 from crafted import batch_of, udp
 from hosts import CLIENT4, HOST4
 from xdpipe.batch import Batch
+from xdpipe.capture import CaptureWriter
 from xdpipe.traffic import probe
 
 RUN = 0x1234
@@ -43,6 +45,14 @@ def stamped_packet(stamp: Stamp) -> bytes:
 def stamped(stamps: Sequence[Stamp]) -> Batch:
     """Return a batch of such packets, their headers parsed."""
     return batch_of([stamped_packet(s) for s in stamps], [s.came for s in stamps])
+
+
+def stamped_capture(path: Path, stamps: Sequence[Stamp]) -> Path:
+    """Write such packets to a capture."""
+    with CaptureWriter(path) as writer:
+        for stamp in stamps:
+            writer.write(stamp.came, stamped_packet(stamp))
+    return path
 
 
 @dataclass

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from xdpipe import (
     __version__,
+    cli_craft,
     cli_lint,
     cli_measure,
     cli_replay,
@@ -293,7 +294,7 @@ def demo(duration: float, as_json: bool) -> None:
 
 for _command in (
     cli_runs.status, cli_runs.down, cli_runs.set_, cli_tap.tap, cli_replay.replay,
-    cli_measure.measure, cli_verify.verify,
+    cli_measure.measure, cli_verify.verify, cli_craft.craft,
 ):  # fmt: skip
     main.add_command(_command)
 

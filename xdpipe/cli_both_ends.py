@@ -30,7 +30,7 @@ def measuring_options(command: Any) -> Any:
                 "--measure", is_flag=True,
                 help="Stamp number and time into payloads, for `xdpipe measure` at the other end.",
             ),
-            click.option("--to", metavar="DEV", help="Measure as well, where the packets come by DEV."),
+            click.option("--to", metavar="DEV", help="Measure where the packets come by DEV, too."),
             click.option("--report", metavar="FILE.html", help="With --to: a page with plots."),
             click.option("--png", metavar="FILE.png", help="With --to: the plots as a picture."),
             click.option(
@@ -156,11 +156,11 @@ def send_and_measure(
     _tell(result, measurement, asked)
 
 
-def _write(asked: Measuring, found: list[Measurement]) -> None:
+def _write(asked: Measuring, found: list[Measurement], search: RateSearch | None = None) -> None:
     from xdpipe.traffic import report
 
     if asked.report:
-        report.write_html(asked.report, found, f"to {asked.to}")
+        report.write_html(asked.report, found, f"to {asked.to}", search)
     if asked.png:
         report.write_png(asked.png, found, f"to {asked.to}")
 
@@ -177,7 +177,8 @@ def _tell(result: ReplayResult, measurement: Measurement, asked: Measuring) -> N
 
 
 def _tell_search(found: RateSearch, asked: Measuring, *, as_json: bool) -> None:
-    _write(asked, [trial.measurement for trial in found.trials if trial.measurement is not None])
+    trials = reversed(found.trials)  # the latest first
+    _write(asked, [each.measurement for each in trials if each.measurement is not None], found)
     if as_json:
         print(json.dumps({"to": asked.to, "search": found.to_dict()}))
         return

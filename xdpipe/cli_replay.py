@@ -170,6 +170,7 @@ def show(result: ReplayResult, what: str, dev: str) -> None:
     for label, n in (
         ("not taken by the link", result.refused),
         ("too long", result.too_long),
+        ("too short", result.too_short),
         ("left out", result.left_out),
     ):
         if n:

@@ -40,7 +40,8 @@ _TICK_S = 0.1
 _FOREVER = 1 << 62
 _TILE = 4096
 """A round of fewer packets is laid several times, so that calls need not be small."""
-_ETHERNET_AND_TWO_TAGS = 14 + 2 * 4
+_ETHERNET = 14
+_ETHERNET_AND_TWO_TAGS = _ETHERNET + 2 * 4
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class ReplayOptions:
 class ReplayResult:
     """What became of the packets.
 
-    read = left_out + too_long + those of one round; sent + refused = all that was handed over.
+    read = left_out + too_long + too_short + those of one round;
+    sent + refused = all that was handed over.
 
     Attributes:
         engine: xdp, live or socket.
@@ -75,6 +77,7 @@ class ReplayResult:
         read: packets of the source, in one round.
         left_out: of these, by its edits.
         too_long: of these, longer than the link's MTU or the engine takes.
+        too_short: of these, shorter than an Ethernet header.
         sent: packets that the link took, over all rounds.
         refused: packets that it did not take, or did not say of in time.
         bytes: of the packets handed over, sent or refused.
@@ -92,6 +95,7 @@ class ReplayResult:
     read: int = 0
     left_out: int = 0
     too_long: int = 0
+    too_short: int = 0
     sent: int = 0
     refused: int = 0
     bytes: int = 0
@@ -144,14 +148,16 @@ class _Replay:
         """Lay all packets of the source, in one round; return its schedule."""
         schedule = Schedule(self.options.pace)
         for batch in self.source:
-            fits = batch.len <= self._longest
+            short, fits = batch.len < _ETHERNET, batch.len <= self._longest
             wanted = batch.verdict != Verdict.DROP
             if first:
                 self.result.read += len(batch)
                 self.result.left_out += int((~wanted).sum())
                 self.result.too_long += int((wanted & ~fits).sum())
-            batch.drop(wanted & ~fits)
-            due = schedule.due_ns(batch.time_ns, batch.len, wanted & fits) + np.uint64(offset_ns)
+                self.result.too_short += int((wanted & short).sum())
+            batch.drop(wanted & (short | ~fits))
+            kept = wanted & fits & ~short
+            due = schedule.due_ns(batch.time_ns, batch.len, kept) + np.uint64(offset_ns)
             run = self.options.run
             stamp_at = None if run is None else probe.place(batch, run)
             lay = ffi.new("struct xp_lay *", {
@@ -241,14 +247,15 @@ class _Replay:
             self._total = n_known * loops
         self._filling = [player.free.get() for player in self.players]
         schedule = self.lay_round(0, first=True)
-        kept = self.result.read - self.result.left_out - self.result.too_long
+        result = self.result
+        kept = result.read - result.left_out - result.too_long - result.too_short
         if self.result.read == 0:
             raise XdpipeError("no packets to send: the source has none")
         if kept == 0:
             raise XdpipeError(
-                f"no packets to send: of {self.result.read}, {self.result.left_out} are left out "
-                f"by the edits, and {self.result.too_long} are longer than the {self._longest} "
-                f"bytes that {self.link.name} takes"
+                f"no packets to send: of {result.read}, {result.left_out} are left out by the "
+                f"edits, {result.too_long} are longer than the {self._longest} bytes that "
+                f"{self.link.name} takes, and {result.too_short} shorter than {_ETHERNET}"
             )
         self._total = kept * loops if self.options.loops else None
         round_ns, n_laid = schedule.round_ns, 1

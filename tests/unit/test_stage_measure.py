@@ -131,7 +131,9 @@ def test_packets_without_a_stamp_are_told_apart() -> None:
     cut = bytes(packet[:-1])
     padded = bytes(packet) + bytes(4)
     stage = Measure()
-    stage.process(batch_of([bytes(turned), cut, padded, udp(size=17), udp(size=300), b"", bytes(9)]))
+    stage.process(
+        batch_of([bytes(turned), cut, padded, udp(size=17), udp(size=300), b"", bytes(9)])
+    )
     assert outcomes(stage) == {"in_order": 1, "unstamped": 6}
     assert only(stage).streams[0].lowest == 7
 
@@ -257,9 +259,8 @@ def test_a_report_fits_in_a_message() -> None:
     for run in range(16):
         times = [NOW + k * SLOT for k in range(1000)]
         ages = np.exp(rng.uniform(np.log(1e3), np.log(1e9), 1000)).astype(int).tolist()
-        stage.process(stamped(
-            [Stamp(k, t - age, t, run=run + 1) for k, (t, age) in enumerate(zip(times, ages, strict=True))]
-        ))
+        came = enumerate(zip(times, ages, strict=True))
+        stage.process(stamped([Stamp(k, t - age, t, run=run + 1) for k, (t, age) in came]))
     report = stage.report()
     assert len(report["runs"]) == 16
     assert 1 <= len(report["_runs"]) <= 16

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,10 @@ from typing import Any
 import pytest
 
 from hosts import PATIENCE, PIPELINES, Bench, Crossing, Running, crossing, until
-from stamped import RUN, Model, Stamp, stamped_packet
-from xdpipe.capture import CaptureWriter
+from stamped import RUN, Model, Stamp, stamped_capture, stamped_packet
 from xdpipe.netns import Namespace
 
 HELD_NS = 20_000_000
-
-
-def capture_of(path: Path, stamps: Sequence[Stamp]) -> Path:
-    with CaptureWriter(path) as writer:
-        for stamp in stamps:
-            writer.write(stamp.came, stamped_packet(stamp))
-    return path
 
 
 @contextmanager
@@ -78,7 +70,7 @@ def test_losses_doubles_and_disorder_of_a_capture_are_told_exactly(
     model = Model(1 << 15)
     for number in numbers:
         model.arrive(number)
-    capture = capture_of(tmp_path / "stamped.pcap", [Stamp(n) for n in numbers])
+    capture = stamped_capture(tmp_path / "stamped.pcap", [Stamp(n) for n in numbers])
     with measuring(bench, bench.host, "h0", "--sent", "20000") as running:
         bench.replay(capture, "--pps", "20000")
         until(lambda: n_stamped(running) == len(numbers), "all packets are counted")
@@ -99,7 +91,7 @@ def test_losses_doubles_and_disorder_of_a_capture_are_told_exactly(
 
 
 def test_the_share_that_a_link_loses_is_told(across: Crossing, tmp_path: Path) -> None:
-    capture = capture_of(tmp_path / "stamped.pcap", [Stamp(n) for n in range(10_000)])
+    capture = stamped_capture(tmp_path / "stamped.pcap", [Stamp(n) for n in range(10_000)])
     with measuring(across, across.far, "f0") as running:
         link = across.run(PIPELINES / "lossy_link.py")
         across.replay(capture, "--pps", "20000")
@@ -140,9 +132,9 @@ def test_two_streams_by_two_queues_add_up(bench: Bench, tmp_path: Path) -> None:
     with measuring(bench, bench.host, "h0") as running:
         for stream in (0, 1):
             stamps = [Stamp(n, stream=stream) for n in range(3000) if n % 3 or stream]
-            capture = capture_of(tmp_path / f"{stream}.pcap", stamps)
+            capture = stamped_capture(tmp_path / f"{stream}.pcap", stamps)
             bench.replay(capture, "--queues", str(stream), "--pps", "20000")
-        later = capture_of(tmp_path / "later.pcap", [Stamp(5, run=7)])
+        later = stamped_capture(tmp_path / "later.pcap", [Stamp(5, run=7)])
         bench.replay(later)
         until(lambda: n_stamped(running) == 5001, "all packets are counted")
         final = running.end()
@@ -153,7 +145,7 @@ def test_two_streams_by_two_queues_add_up(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_it_ends_by_itself_when_no_more_come(bench: Bench, tmp_path: Path) -> None:
-    capture = capture_of(tmp_path / "stamped.pcap", [Stamp(n) for n in range(100)])
+    capture = stamped_capture(tmp_path / "stamped.pcap", [Stamp(n) for n in range(100)])
     page, picture = tmp_path / "report.html", tmp_path / "report.png"
     plots = importlib.util.find_spec("matplotlib") is not None
     wanted = ["--report", str(page), "--png", str(picture)] if plots else []
@@ -178,7 +170,7 @@ def test_what_has_no_stamp_goes_on_to_the_kernel(bench: Bench) -> None:
 
 def test_a_filter_of_ones_own_and_a_run_are_looked_for(bench: Bench, tmp_path: Path) -> None:
     stamps = [Stamp(n, run=3 + n % 2) for n in range(100)]
-    capture = capture_of(tmp_path / "stamped.pcap", stamps)
+    capture = stamped_capture(tmp_path / "stamped.pcap", stamps)
     with measuring(
         bench, bench.host, "h0", "--filter", "udp dst port 9", "--run", "0x4", "--sent", "60"
     ) as running:
@@ -235,5 +227,3 @@ def test_what_cannot_be_is_said_in_a_line(bench: Bench, args: list[str], message
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stdout == ""
-
-

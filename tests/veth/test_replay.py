@@ -263,4 +263,4 @@ def test_where_nothing_is_left_to_send_it_says_why(bench: Bench, tmp_path: Path)
         writer.write(0, bytes(3000))
     done = bench.xdpipe("replay", str(path), "--dev", "c0", where=bench.client)
     assert done.returncode == 1
-    assert "no packets to send: of 1, 0 are left out by the edits, and 1 are longer" in done.stderr
+    assert "no packets to send: of 1, 0 are left out by the edits, 1 are longer" in done.stderr

@@ -153,7 +153,7 @@ class Measure(NativeStage):
         These are the latest ones, as many as go into a message, which is one at the least.
         """
         found = self.measurements
-        room, told = _PACKED_BYTES, []
+        room, told = _PACKED_BYTES, list[str]()
         for each in found:
             text = packed(each)
             room -= len(text)

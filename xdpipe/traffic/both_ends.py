@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace as changed
 from typing import TYPE_CHECKING
 
 from xdpipe.replay import replay
-from xdpipe.traffic.measurement import Measurement
 from xdpipe.traffic.pace import Pace
 from xdpipe.traffic.probe import new_run
 from xdpipe.traffic.rate_search import Trial, search_rate
@@ -18,13 +16,13 @@ if TYPE_CHECKING:
 
     from xdpipe.link import Link
     from xdpipe.replay import ReplayOptions, ReplayResult
+    from xdpipe.traffic.measurement import Measurement
     from xdpipe.traffic.rate_search import RateSearch, SearchOptions
     from xdpipe.traffic.receiver import ReceiverOptions
     from xdpipe.traffic.source import Source
 
 _IDLE_S = 0.5
 """What has not come so long after the last that came is lost."""
-_LOOK_S = 0.05
 
 
 class BothEnds:
@@ -72,35 +70,21 @@ class BothEnds:
         """
         number = new_run()
         options = changed(self._options, run=number, pace=pace or self._options.pace)
-        before = self._receiver.n_stamped()
         result = replay(
             self._source, self._link, options, stop=self._stop, progress=self._look_and_tell
         )
-        self._wait(before + result.stamped)
-        found = [each for each in self._receiver.measurements() if each.run == number]
-        measurement = found[0] if found else Measurement.nothing(number)
-        measurement.sent = result.stamped
-        return result, measurement
+        self._receiver.settle(_IDLE_S)
+        return result, self._receiver.take(number, result.stamped)
 
     def search(self, options: SearchOptions, tell: Callable[[Trial, bool], None]) -> RateSearch:
         """Find the highest rate without loss; each trial is a run of its own."""
 
         def trial(pps: float) -> Trial:
             result, measurement = self.run(Pace(pps=pps))
-            rate = result.stamped / result.seconds if result.seconds else 0.0
-            return Trial(pps, rate, result.stamped, measurement.lost, measurement)
+            return Trial.of(pps, result.seconds, measurement)
 
         return search_rate(trial, options, tell, self._stop)
 
     def _look_and_tell(self, n: int, total: int | None) -> None:
         self._receiver.poll(0.0)
         self._progress(n, total)
-
-    def _wait(self, wanted: int) -> None:
-        """Wait until so many stamped packets have come, or none for a while."""
-        n, since = self._receiver.n_stamped(), time.monotonic()
-        while n < wanted and time.monotonic() - since < _IDLE_S:
-            self._receiver.poll(_LOOK_S)
-            now = self._receiver.n_stamped()
-            if now != n:
-                n, since = now, time.monotonic()

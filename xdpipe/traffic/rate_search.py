@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from xdpipe.errors import XdpipeError
 
@@ -34,6 +34,19 @@ class Trial:
     sent: int
     lost: int
     measurement: Measurement | None = None
+
+    @classmethod
+    def of(cls, asked_pps: float, seconds: float, measurement: Measurement) -> Self:
+        """Return the trial of which this was measured.
+
+        Args:
+            asked_pps: packets a second that it was to be.
+            seconds: that sending took.
+            measurement: of its run, with `sent` filled in.
+        """
+        sent = measurement.sent or 0
+        pps = sent / seconds if seconds > 0 else 0.0
+        return cls(asked_pps, pps, sent, measurement.lost, measurement)
 
     @property
     def lost_share(self) -> float:
@@ -92,12 +105,14 @@ class RateSearch:
         limited_by: `loss`; `sender`, which could not send as fast as was to be tried, so that the
             rate may be higher; `range`: the highest rate to be tried was passed.
         trials: all of them, in order.
+        acceptable_loss: share of the packets that could be lost at a rate that was passed.
     """
 
     pps: float | None = None
     failed_pps: float | None = None
     limited_by: str = "loss"
     trials: list[Trial] = field(default_factory=list)
+    acceptable_loss: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `--json` shows of it."""
@@ -112,7 +127,7 @@ class RateSearch:
             trials.append(told)
         return {
             "pps": self.pps, "failed_pps": self.failed_pps, "limited_by": self.limited_by,
-            "trials": trials,
+            "acceptable_loss": self.acceptable_loss, "trials": trials,
         }  # fmt: skip
 
 
@@ -132,12 +147,14 @@ def search_rate(
     and the lowest that was not, and the range's lowest in the end where none was passed.
 
     Args:
-        trial: sends at a rate for a while and says what became of it.
+        trial: sends at a rate for a while, waits until what is under way has arrived, and says what
+            became of it.
         options: where to search.
         tell: told each trial, and whether it was passed.
         stop: asked before each trial whether to end; what was found so far is returned.
     """
-    found = RateSearch()
+    found = RateSearch(acceptable_loss=options.acceptable_loss)
+    low = 0.0  # the highest that was passed, as asked for
 
     def passes(pps: float) -> bool:
         for _ in range(options.attempts):
@@ -165,7 +182,6 @@ def search_rate(
             return True
         return False
 
-    low = 0.0
     if stop() or ends_by(options.most_pps):
         return found
     if low:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ PORT = "wire"
 address are received."""
 N_RUNS, N_STREAMS = 32, 128
 """Of one receiver: those of a search for a rate are a run each."""
+_LOOK_S = 0.05
 _COUNTED = ("in_order", "reordered", "duplicates", "too_late", "no_room")
 _FILE = """\
 from xdpipe.traffic.receiver import receiving
@@ -107,6 +109,7 @@ class Receiver:
         self._tell = tell
         self._interrupted = interrupted
         self._stack = ExitStack()
+        self._dropped_before = 0
 
     def start(self) -> None:
         """Begin to receive; when this returns, packets are taken.
@@ -154,11 +157,40 @@ class Receiver:
         """Ask the workers what they have measured so far, the latest run first."""
         return _measurements(self._supervisor.status(reports=True))
 
+    def settle(self, quiet_s: float = 0.5) -> None:
+        """Poll until no stamped packet has come for so long: what is under way arrives.
+
+        RFC 2544 (23) has 2 s.
+        """
+        n, since = self.n_stamped(), time.monotonic()
+        while time.monotonic() - since < quiet_s:
+            self.poll(_LOOK_S)
+            before, n = n, self.n_stamped()
+            if n != before:
+                since = time.monotonic()
+
+    def take(self, run: int, sent: int) -> Measurement:
+        """Return what came of a run that has ended and settled, one of several in a row.
+
+        `receiver_dropped` is what was dropped here since the last call, or the start.
+
+        Args:
+            run: its number.
+            sent: how many packets were sent with its stamp.
+        """
+        found = self.measurements()
+        each = next((one for one in found if one.run == run), Measurement.nothing(run))
+        dropped = _dropped(self._supervisor.status())
+        each.receiver_dropped, self._dropped_before = dropped - self._dropped_before, dropped
+        each.sent = sent
+        return each
+
     def stop(self) -> tuple[list[Measurement], dict[str, Any]]:
         """End: what is under way still arrives.
 
         Returns:
-            What was measured, the latest run first; and the pipeline's final status.
+            What was measured, the latest run first, and of many as many as a message of a worker's
+            holds; and the pipeline's final status.
         """
         final = self._supervisor.stop()
         return _measurements(final), final
@@ -184,8 +216,12 @@ def _measurements(status: dict[str, Any]) -> list[Measurement]:
     found = merged(
         unpacked(text) for report in _measure_of(status)["reports"] for text in report["_runs"]
     )
-    ledger = status["ledger"]
-    dropped = sum(ledger["kernel_drops"].values()) + ledger["redirect_failed"]
     for each in found:
-        each.receiver_dropped = dropped
+        each.receiver_dropped = _dropped(status)
     return found
+
+
+def _dropped(status: dict[str, Any]) -> int:
+    """Return how many packets were lost here before a worker had them."""
+    ledger = status["ledger"]
+    return int(sum(ledger["kernel_drops"].values()) + ledger["redirect_failed"])
