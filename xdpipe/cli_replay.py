@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from xdpipe import cli_edits
 from xdpipe.cli_both_ends import Measuring, measuring_options, send_and_measure
+from xdpipe.cli_edits import edit_options
 from xdpipe.cli_options import Finite, Ranges, json_option
 from xdpipe.errors import XdpipeError
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from xdpipe.replay import ReplayOptions, ReplayResult
+    from xdpipe.traffic.edits import Edits
     from xdpipe.traffic.source import Source
 
 _BATCH = 4096
@@ -199,18 +202,30 @@ def _console() -> Console:
 
 @click.command()
 @click.argument("capture")
-@click.option("--dev", required=True, help="Interface.")
+@click.option("--dev", help="Interface.")
+@click.option(
+    "-w", "--write", "file", metavar="FILE",
+    help="Send nothing: write the packets, edited, to a capture; - is stdout.",
+)  # fmt: skip
+@edit_options
 @sending_options
 @measuring_options
 @json_option
-def replay(capture: str, dev: str, as_json: bool, **values: Any) -> None:
+@click.pass_context
+def replay(ctx: click.Context, capture: str, dev: str | None, file: str | None, edits: Edits,
+           as_json: bool, **values: Any) -> None:  # fmt: skip
     """Put the packets of CAPTURE on a link, at the times at which they were recorded."""
-    from xdpipe.traffic.capture_source import CaptureSource
-
+    if (file is None) == (dev is None):
+        raise click.UsageError("say where to: --dev DEV or -w FILE")
+    if file is not None:
+        cli_edits.refuse_others(ctx, ("capture", "file", "as_json"))
+        cli_edits.write(capture, edits, file, as_json=as_json)
+        return
+    assert dev is not None
     asked = Measuring.of(values)
     options = options_of(values)
-    source = CaptureSource(capture, batch_size=_BATCH)
-    try:
+    from xdpipe.link import Link
+
+    mtu = Link.find(dev).mtu if edits.truncate else None
+    with cli_edits.open_edited(capture, edits, batch_size=_BATCH, link_mtu=mtu) as source:
         send(source, capture, dev, options, asked, as_json=as_json)
-    finally:
-        source.close()
