@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from xdpipe.traffic.capture_source import CaptureSource
     from xdpipe.traffic.edited_copy import EditedCopy
@@ -30,7 +30,7 @@ _REASONS = {
 }
 
 
-def edit_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def edit_options(command: Any) -> Any:
     """Add the options to a command, which is given one `Edits` as `edits`."""
 
     @wraps(command)

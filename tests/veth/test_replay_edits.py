@@ -39,6 +39,11 @@ def received(bench: Bench) -> "socket.socket":
     return sock
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDPIPE_CACHE_DIR", str(tmp_path / "cache"))
+
+
 EDITS = ("--filter", "port 53", "--map-ip", "10.0.0.0/8=172.16.0.0/16", "--map-port", "53=5353")
 
 
