@@ -148,7 +148,8 @@ class CheckRun:
                 self.numbers = self.numbers[kept]
             batch.set_port(self._port)
             self._arrived(batch)
-            self._chain.run()
+            if len(batch):  # a worker hands on no empty batch either
+                self._chain.run()
             lib.xp_fill_checksums(batch.c)
             default = np.uint8(self._pipeline.default)
             self.verdicts = np.where(batch.undecided, default, batch.verdict)

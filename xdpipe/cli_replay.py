@@ -13,6 +13,7 @@ from xdpipe import cli_edits
 from xdpipe.cli_both_ends import Measuring, measuring_options, send_and_measure
 from xdpipe.cli_edits import edit_options
 from xdpipe.cli_options import Finite, Ranges, json_option
+from xdpipe.errors import XdpipeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,9 +101,20 @@ def send(
         asked: whether to measure.
         as_json: print one object on stdout.
     """
-    if asked.to is not None:
-        send_and_measure(source, what, dev, options, asked, as_json=as_json)
-        return
+    from xdpipe.replay import NothingToSendError
+
+    try:
+        if asked.to is not None:
+            send_and_measure(source, what, dev, options, asked, as_json=as_json)
+        else:
+            _send(source, what, dev, options, asked, as_json=as_json)
+    except NothingToSendError as error:
+        raise XdpipeError(f"{what}: {error}") from error
+
+
+def _send(
+    source: Source, what: str, dev: str, options: ReplayOptions, asked: Measuring, *, as_json: bool
+) -> None:
     if asked.measure:
         from xdpipe.traffic.probe import new_run
 

@@ -191,7 +191,7 @@ def _verify(job: _Job, options: _Options) -> dict[str, Any]:
             )  # fmt: skip
         comparison = compare(recorded, now, ignore=options.ignore)
         result = {
-            "capture": job.capture, "expect": job.expect,
+            "capture": job.capture, "expect": job.expect, "port": recorded.port,
             **comparison.to_dict(job.capture, options.show), "live": None,
         }  # fmt: skip
         if bench is not None and comparison.equal:

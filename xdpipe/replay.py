@@ -116,6 +116,10 @@ class ReplayResult:
         }
 
 
+class NothingToSendError(XdpipeError):
+    """A source has no packets, or none that the link takes."""
+
+
 class _Ended(Exception):
     """It was ended before the last packet."""
 
@@ -250,9 +254,9 @@ class _Replay:
         result = self.result
         kept = result.read - result.left_out - result.too_long - result.too_short
         if self.result.read == 0:
-            raise XdpipeError("no packets to send: the source has none")
+            raise NothingToSendError("no packets to send: there are none")
         if kept == 0:
-            raise XdpipeError(
+            raise NothingToSendError(
                 f"no packets to send: of {result.read}, {result.left_out} are left out by the "
                 f"edits, {result.too_long} are longer than the {self._longest} bytes that "
                 f"{self.link.name} takes, and {result.too_short} shorter than {_ETHERNET}"
@@ -343,7 +347,8 @@ def replay(
         progress: told packets handed over, and packets in all, where that is known.
 
     Raises:
-        XdpipeError: the source or the link is not fit for it, or the link stops taking packets.
+        NothingToSendError: the source has no packets that can be sent.
+        XdpipeError: the link is not fit for it, or stops taking packets.
     """
     pace = options.pace
     fast = pace.top or (pace.pps or 0) >= FAST_PPS

@@ -277,6 +277,8 @@ def test_the_port_that_packets_go_out_of_is_recorded(tmp_path: Path, pcap: Path)
     file.write_text(TWO_PORTS.replace('"inside"', '"within"'))
     result = verify(file, "--pcap", pcap, "--expect", expect, code=3)
     assert {each["now"] for each in result["differences"]} == {"FORWARD within"}
+    shown = run(file, "--pcap", pcap, "--expect", expect).stdout
+    assert "--steer --port outside --write FORWARD=forward.pcap\n" in shown
     file.write_text(TWO_PORTS.replace('"outside"', '"beyond"'))
     assert "--port outside: the pipeline's ports are: inside, beyond" in refused(
         file, "--pcap", pcap, "--expect", expect
@@ -330,7 +332,7 @@ def test_so_many_packets_are_shown_as_asked_for(file: Path, tmp_path: Path) -> N
     assert f"{pcap}: 25 of 50 packets are not as recorded in {expect}\n" in done.stdout
     assert "and 22 packets more; --show N shows more of them" in done.stdout
     assert f"tshark -r {pcap} -Y 'frame.number in {{1,3,5}}'\n" in done.stdout
-    assert f"xdpipe check {file} --pcap {pcap} --steer --write TX=tx.pcap\n" in done.stdout
+    assert f"xdpipe check {file} --pcap {pcap} --steer --write DROP=drop.pcap\n" in done.stdout
     assert done.stdout.count("10.0.0.1:") == 3
 
 

@@ -259,8 +259,16 @@ def test_what_cannot_be_is_told(bench: Bench, capture: Path, args: list[str], to
 
 def test_where_nothing_is_left_to_send_it_says_why(bench: Bench, tmp_path: Path) -> None:
     path = tmp_path / "long.pcap"
+    with CaptureWriter(path):
+        pass
+    done = bench.xdpipe("replay", str(path), "--dev", "c0", where=bench.client)
+    assert done.returncode == 1
+    assert done.stderr == f"xdpipe: {path}: no packets to send: there are none\n"
     with CaptureWriter(path) as writer:
         writer.write(0, bytes(3000))
     done = bench.xdpipe("replay", str(path), "--dev", "c0", where=bench.client)
     assert done.returncode == 1
-    assert "no packets to send: of 1, 0 are left out by the edits, 1 are longer" in done.stderr
+    assert (
+        f"{path}: no packets to send: of 1, 0 are left out by the edits, 1 are longer"
+        in done.stderr
+    )

@@ -12,9 +12,7 @@ Facts that this rests on:
 - Nobody has an address there, so what comes out of the interfaces is answered by nobody.
 - The guard is off (`run --no-guard`): what it would keep does not depend on the pipeline, and there
   is no operator to be cut off. So the filter alone says what is taken.
-- Nothing is to be lost, on a busy machine either, so who sends waits for who receives. For the
-  veth, whose ring holds 256 packets, by the socket's send buffer, which packets fill until they are
-  received; for the worker by looking at the tap. A replay (xdpipe.replay) waits for nobody.
+- Nothing is lost: xdpipe/verify/sender.py.
 
 The clock is that of the machine, and batches are as they come. What depends on either may differ.
 """
@@ -22,10 +20,6 @@ The clock is that of the machine, and batches are as they come. What depends on 
 from __future__ import annotations
 
 import os
-import socket
-import threading
-import time
-from collections import deque
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -33,10 +27,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xdpipe.batch import HEADROOM, Batch
 from xdpipe.capture import CaptureReader, CaptureWriter
 from xdpipe.check import CaptureBatches
-from xdpipe.core._core import lib
 from xdpipe.errors import XdpipeError
 from xdpipe.foreground import supervise
 from xdpipe.link import Link
@@ -44,33 +36,20 @@ from xdpipe.netns import Namespace, VethEnd, veth_pair
 from xdpipe.pipeline import load_pipeline
 from xdpipe.run_options import RunOptions
 from xdpipe.rundir import RunDir
-from xdpipe.stages import Headers
-from xdpipe.tap_command import TapReader, TapRequest, packets
-from xdpipe.verify import rewriting
 from xdpipe.verify.outcome import NOT_TAKEN, Outcome, observe, stage_counters
+from xdpipe.verify.sender import Seen, Sender
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from rich.console import Console
 
-    from xdpipe.tap_command import Seen
 
 _ETHERNET = 14
 """Bytes of a header without a tag, by which a packet is longer than the MTU says."""
 _MTUS = (1500, 3000)
 """The usual one, and the largest of which all packets can be given back to the kernel."""
-_AHEAD = 1024
-"""Packets that may be on their way through the worker, which has 4096 frames."""
-_SEND_BUFFER = 1 << 15
-"""Bytes; the kernel doubles them and counts some 800 or more for each packet (socket(7))."""
-_TICK = 64
-"""Packets after each of which is looked around."""
-_STALL_S = 5.0
-"""What a veth may take to have room for another packet."""
-_QUIET_S = 1.0
-"""What has not come out for so long will not."""
 _LINK_COUNTERS = ".partial_checksum"
 """Ending of counters of what only a link can tell."""
 
@@ -126,157 +105,6 @@ def sent_alone(capture: str | Path, unsent: dict[int, str], path: str) -> None:
                 writer.write(packet.time_ns, packet.data)
 
 
-class _Seen:
-    """Packets as the tap shows them, held against those that were sent.
-
-    Args:
-        sent: path of the capture that is sent.
-        numbers: of its packets in the one that was recorded, int64[n].
-        recorded: what is to become of the latter.
-    """
-
-    def __init__(self, sent: str | Path, numbers: NDArray[np.int64], recorded: Outcome) -> None:
-        self._reader = CaptureReader(sent)
-        self._sent: Iterator[tuple[int, bytes]] = (
-            (int(number), packet.data)
-            for number, packet in zip(numbers, self._reader, strict=False)
-        )
-        self._recorded = recorded
-        self._inside: deque[tuple[int, bytes]] = deque()
-        self.n_in = self.n_out = 0
-        self.verdicts: dict[int, str] = {}
-        self.rewritten: dict[int, str] = {}
-
-    def add(self, seen: Seen) -> None:
-        """Take the next packet of the tap.
-
-        Raises:
-            XdpipeError: it was not sent.
-        """
-        if seen.interface.endswith("-in"):
-            self.n_in += 1
-            for number, packet in self._sent:
-                if packet == seen.data:
-                    self._inside.append((number, packet))
-                    return
-            raise XdpipeError(
-                f"packet {self.n_in:,} that came to the pipeline is none of those that were sent "
-                f"({seen.length} bytes); does a stage or something else send by itself?"
-            )
-        self.n_out += 1
-        number, packet = self._inside.popleft()
-        self.verdicts[number] = seen.comment.partition(" ")[0]
-        text = rewriting.describe(packet, seen.data)
-        wanted = self._recorded.rewritten.get(number, "")
-        if text != wanted and rewriting.describe(packet, _with_checksum(seen.data)) == wanted:
-            text = wanted
-        if text:
-            self.rewritten[number] = text
-
-    def close(self) -> None:
-        """Close the capture."""
-        self._reader.close()
-
-
-def _with_checksum(packet: bytes) -> bytes:
-    """Return a packet with the checksum that it gets when it leaves, if it was asked for."""
-    batch = Batch(bytearray(HEADROOM + len(packet) + 64), 1)
-    batch.load([packet])
-    Headers().process(batch)
-    batch.fill_checksum(np.ones(1, np.bool_))
-    lib.xp_fill_checksums(batch.c)
-    return bytes(batch.packet(0))
-
-
-class _Sender:
-    """A thread that sends the capture while the pipeline runs, and looks at the tap meanwhile.
-
-    Args:
-        path: of the capture that is sent.
-        sender: the namespace that it is sent from, by `c0`.
-        run_dir: of the pipeline.
-        taken: for each packet that is sent, how many up to it the pipeline takes: int64[n].
-        seen: is told what the tap shows.
-        progress: told packets sent, and packets in all.
-    """
-
-    def __init__(
-        self, path: str | Path, sender: Namespace, run_dir: RunDir, taken: NDArray[np.int64],
-        seen: _Seen, progress: Callable[[int, int], None],
-    ) -> None:  # fmt: skip
-        self._path, self._namespace, self._run_dir = path, sender, run_dir
-        self._taken, self._seen, self._progress = taken, seen, progress
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="xdpipe-verify")
-        self._started = False
-        self.error: BaseException | None = None
-        self.done = False
-        """Everything was sent, and what came of it was seen."""
-
-    def start(self) -> None:
-        """Begin to send."""
-        self._started = True
-        self._thread.start()
-
-    def end(self) -> None:
-        """Send no more, and wait until the thread has ended. May be called twice."""
-        self._stopping.set()
-        if self._started:
-            self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            with TapReader(self._run_dir, TapRequest(stages=("in", "out"))) as self._tap:
-                if self._tap.wait_attached(self._stopping.is_set):
-                    raise XdpipeError("the worker does not answer; does a stage hang?")
-                self._send()
-        except BaseException as error:
-            self.error = error
-        if not self._stopping.is_set():
-            self._run_dir.ask("stop")
-
-    def _send(self) -> None:
-        total = len(self._taken)
-        with self._socket() as sock, CaptureReader(self._path) as reader:
-            for n, packet in enumerate(reader, 1):
-                try:
-                    sock.send(packet.data)
-                except OSError as error:  # a TimeoutError is one
-                    raise XdpipeError(f"packet {n:,} cannot be sent: {error}") from error
-                if n % _TICK == 0 or n == total:
-                    self._progress(n, total)
-                    self._look_until(int(self._taken[n - 1]) - _AHEAD)
-                    if self._stopping.is_set():
-                        return
-        self._look_until(int(self._taken[-1]))
-        if self._tap.n_lost:
-            raise XdpipeError(f"{self._tap.n_lost:,} copies of packets found no room in the tap")
-        self.done = not self._stopping.is_set()
-
-    def _socket(self) -> socket.socket:
-        with self._namespace:
-            sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-        sock.settimeout(_STALL_S)
-        sock.bind(("c0", 0))  # looked up in the socket's namespace
-        return sock
-
-    def _look_until(self, n_out: int) -> None:
-        """Look at the tap until so many packets have left, or nothing comes any more."""
-        before, since = -1, time.monotonic()
-        while not self._stopping.is_set():
-            for blocks in self._tap.read(1 << 20):
-                for seen in packets(blocks, self._tap.interfaces):
-                    self._seen.add(seen)
-            if self._seen.n_out >= n_out:
-                return
-            if self._seen.n_out != before:
-                before, since = self._seen.n_out, time.monotonic()
-            elif time.monotonic() - since > _QUIET_S:
-                return
-            time.sleep(0.0005)
-
-
 class Bench:
     """The two namespaces and the veth pairs, one for each port; a context manager.
 
@@ -290,7 +118,7 @@ class Bench:
 
     def __init__(self, ports: Sequence[str], port: str) -> None:
         self._stack = ExitStack()
-        self._ports, self._port = ports, port
+        self.ports, self._port = ports, port
         self.host, self.sender = (self._namespace() for _ in range(2))
 
     def _namespace(self) -> Namespace:
@@ -300,7 +128,7 @@ class Bench:
 
     def join(self, mtu: int) -> dict[str, str]:
         """Make the veth pairs; return the host's ends by the ports' names."""
-        others = [port for port in self._ports if port != self._port]
+        others = [port for port in self.ports if port != self._port]
         devs = {}
         for number, port in enumerate([self._port, *others]):
             veth_pair(
@@ -357,12 +185,13 @@ def observe_live(
             path = f"/proc/self/fd/{fd}"
             sent_alone(capture, why, path)
             recorded = _of_those_sent(file, path, numbers, recorded)
-        seen = _Seen(path, numbers, recorded)
+        seen = Seen(path, numbers, recorded)
         stack.callback(seen.close)
         stack.enter_context(bench.host)
-        run_dir = RunDir.of(Link.find("h0").index)
+        first = devs[bench.ports[0]]  # where the pipeline answers
+        run_dir = RunDir.of(Link.find(first).index)
         taken = np.cumsum(recorded.is_taken()[numbers])
-        sender = _Sender(path, bench.sender, run_dir, taken, seen, progress)
+        sender = Sender(path, bench.sender, run_dir, taken, seen, progress)
         stack.callback(sender.end)
         options = RunOptions(file=file, devs=devs, queues=(0,), guard=False)
         final = supervise(options, None, console, show=False, begin=sender.start, end=sender.end)
@@ -391,7 +220,7 @@ def _of_those_sent(file: str, path: str, numbers: NDArray[np.int64], recorded: O
     )
 
 
-def _require_whole(final: dict[str, Any], n_sent: int, seen: _Seen) -> None:
+def _require_whole(final: dict[str, Any], n_sent: int, seen: Seen) -> None:
     """Check that the machine lost nothing, which would say nothing of the pipeline.
 
     Raises:
@@ -408,13 +237,15 @@ def _require_whole(final: dict[str, Any], n_sent: int, seen: _Seen) -> None:
             f"{lost:,} of {n_sent:,} packets were lost on the way (residual "
             f"{ledger['residual']}); is the machine very busy? try again"
         )
+    if seen.n_out != seen.n_in and not ledger["verdicts"]["INVALID"]:
+        raise XdpipeError(f"of {seen.n_in:,} packets that came, {seen.n_out:,} were seen to leave")
     if ledger["verdicts"]["INVALID"]:
         n = ledger["verdicts"]["INVALID"]
         raise XdpipeError(f"{n:,} packets got a verdict that there is not; a tap does not show it")
 
 
 def _held_against(
-    recorded: Outcome, final: dict[str, Any], seen: _Seen, why: dict[int, str], n_sent: int
+    recorded: Outcome, final: dict[str, Any], seen: Seen, why: dict[int, str], n_sent: int
 ) -> LiveOutcome:
     """Return what is to be and what is, both as far as a tap and a ledger tell it."""
     is_now = [seen.verdicts.get(number, NOT_TAKEN) for number in range(len(recorded))]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _NUMBERS = 10
 """Packets that the hint names."""
+_WRITTEN = ("DROP", "TX", "PASS", "FORWARD")
+"""Verdicts whose packets `check` writes to a file."""
 
 
 def recorded(result: Mapping[str, Any]) -> RenderableType:
@@ -31,14 +33,14 @@ def verified(result: Mapping[str, Any], file: str) -> list[RenderableType]:
     """Draw what is not as recorded, or that everything is; texts are not to be wrapped."""
     live = result["live"]
     if live is not None:
-        return _live(result, live, file)
+        return _live(result, live)
     if result["equal"]:
         return [_equal(result)]
     head = (
         f"{result['capture']}: {result['different']:,} of {result['packets']:,} packets "
         f"are not as recorded in {result['expect']}"
     )
-    return [Text(head, style="bold red"), *_differences(result, file)]
+    return [Text(head, style="bold red"), *_differences(result), *_hints(result, file)]
 
 
 def _equal(result: Mapping[str, Any]) -> Text:
@@ -48,14 +50,14 @@ def _equal(result: Mapping[str, Any]) -> Text:
                 f"{ignored}", style="green")  # fmt: skip
 
 
-def _live(result: Mapping[str, Any], live: Mapping[str, Any], file: str) -> list[RenderableType]:
+def _live(result: Mapping[str, Any], live: Mapping[str, Any]) -> list[RenderableType]:
     what = f"{live['compared']:,} packets"
     lines: list[RenderableType] = [_equal({**result, "live": None})]
     if live["equal"]:
         lines.append(Text(f"live: {what} as recorded{_ignored(live)}", style="green"))
     else:
         head = f"live: {live['different']:,} of {what} are not as recorded"
-        lines += [Text(head, style="bold red"), *_differences({**result, **live}, file)]
+        lines += [Text(head, style="bold red"), *_differences({**result, **live})]
     if live["unsent"]:
         reasons: dict[str, list[int]] = {}
         for each in live["unsent"]:
@@ -73,7 +75,7 @@ def _live(result: Mapping[str, Any], live: Mapping[str, Any], file: str) -> list
     return lines
 
 
-def _differences(result: Mapping[str, Any], file: str) -> list[RenderableType]:
+def _differences(result: Mapping[str, Any]) -> list[RenderableType]:
     lines: list[RenderableType] = []
     if result["differences"]:
         lines.append(_packets(result))
@@ -93,10 +95,21 @@ def _differences(result: Mapping[str, Any], file: str) -> list[RenderableType]:
     if numbers:
         wanted = ",".join(map(str, numbers))
         lines.append(
+            Text(f"look at them: tshark -r {result['capture']} -Y 'frame.number in {{{wanted}}}'")
+        )
+    return lines
+
+
+def _hints(result: Mapping[str, Any], file: str) -> list[RenderableType]:
+    """Say how to go on where something differs over the capture."""
+    lines: list[RenderableType] = []
+    verdict = next((each["now"].partition(" ")[0] for each in result["differences"]), "")
+    if verdict in _WRITTEN:
+        port = f" --port {result['port']}" if result["port"] else ""
+        lines.append(
             Text(
-                f"look at them: tshark -r {result['capture']} -Y 'frame.number in {{{wanted}}}'\n"
-                f"what is left of packets: xdpipe check {file} --pcap {result['capture']} --steer "
-                "--write TX=tx.pcap"
+                f"what is left of packets: xdpipe check {file} --pcap {result['capture']} --steer"
+                f"{port} --write {verdict}={verdict.lower()}.pcap"
             )
         )
     lines.append(Text("if it is meant to be so, record it anew: --record EXPECT"))
