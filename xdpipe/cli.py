@@ -11,7 +11,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from xdpipe import __version__, cli_lint, cli_runs, cli_tap, view
+from xdpipe import __version__, cli_craft, cli_lint, cli_runs, cli_tap, view
 from xdpipe.cli_options import Finite, Ranges, budget_option, json_option
 from xdpipe.errors import XdpipeError
 
@@ -348,7 +348,7 @@ def demo(duration: float, as_json: bool) -> None:
         print(json.dumps(result))
 
 
-for _command in (cli_runs.status, cli_runs.down, cli_runs.set_, cli_tap.tap):
+for _command in (cli_runs.status, cli_runs.down, cli_runs.set_, cli_tap.tap, cli_craft.craft):
     main.add_command(_command)
 
 

@@ -28,6 +28,27 @@ class Ranges(click.ParamType[list[int]]):
             self.fail(str(error), param, ctx)
 
 
+class Count(click.ParamType[int]):
+    """A whole number from 1 on, such as 1000000 or 1e6."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number, or fail with what is wrong."""
+        try:
+            number = int(value)
+        except ValueError:
+            try:
+                number = int(float(value)) if float(value).is_integer() else 0
+            except (ValueError, OverflowError):
+                number = 0
+        if not 1 <= number < 1 << 62:
+            self.fail(
+                f"{value!r} is no whole number from 1 on, such as 1000000 or 1e6.", param, ctx
+            )
+        return number
+
+
 class Finite(click.FloatRange):
     """A number in a range that is neither infinite nor none."""
 
