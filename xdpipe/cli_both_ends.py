@@ -13,6 +13,8 @@ from xdpipe.cli_options import Finite
 from xdpipe.errors import XdpipeError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from xdpipe.replay import ReplayOptions, ReplayResult
     from xdpipe.traffic.measurement import Measurement
     from xdpipe.traffic.rate_search import RateSearch, SearchOptions, Trial
@@ -99,7 +101,14 @@ class Measuring:
 
 
 def send_and_measure(
-    source: Source, what: str, dev: str, options: ReplayOptions, asked: Measuring, *, as_json: bool
+    source: Source,
+    what: str,
+    dev: str,
+    options: ReplayOptions,
+    asked: Measuring,
+    *,
+    as_json: bool,
+    more: Callable[[], dict[str, Any]] = dict,
 ) -> None:
     """Send a source and measure at the other end, or search for a rate; say what was found.
 
@@ -110,6 +119,7 @@ def send_and_measure(
         options: how.
         asked: with `to`.
         as_json: print one object on stdout.
+        more: asked afterwards what else the object is to have.
     """
     from xdpipe.cli_replay import Bar, show
     from xdpipe.foreground import StopSignal
@@ -150,7 +160,7 @@ def send_and_measure(
         result, measurement = ends.run()
     _write(asked, [measurement])
     if as_json:
-        print(json.dumps({**result.to_dict(), "measurement": measurement.to_dict()}))
+        print(json.dumps({**more(), **result.to_dict(), "measurement": measurement.to_dict()}))
         return
     show(result, what, dev)
     _tell(result, measurement, asked)

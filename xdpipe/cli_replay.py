@@ -89,7 +89,14 @@ def options_of(values: dict[str, Any], *, top_by_default: bool = False) -> Repla
 
 
 def send(
-    source: Source, what: str, dev: str, options: ReplayOptions, asked: Measuring, *, as_json: bool
+    source: Source,
+    what: str,
+    dev: str,
+    options: ReplayOptions,
+    asked: Measuring,
+    *,
+    as_json: bool,
+    more: Callable[[], dict[str, Any]] = dict,
 ) -> None:
     """Send a source with a bar that shows how far it is, and say what became of it.
 
@@ -100,20 +107,28 @@ def send(
         options: how.
         asked: whether to measure.
         as_json: print one object on stdout.
+        more: asked afterwards what else the object is to have.
     """
     from xdpipe.replay import NothingToSendError
 
     try:
         if asked.to is not None:
-            send_and_measure(source, what, dev, options, asked, as_json=as_json)
+            send_and_measure(source, what, dev, options, asked, as_json=as_json, more=more)
         else:
-            _send(source, what, dev, options, asked, as_json=as_json)
+            _send(source, what, dev, options, asked, as_json=as_json, more=more)
     except NothingToSendError as error:
         raise XdpipeError(f"{what}: {error}") from error
 
 
 def _send(
-    source: Source, what: str, dev: str, options: ReplayOptions, asked: Measuring, *, as_json: bool
+    source: Source,
+    what: str,
+    dev: str,
+    options: ReplayOptions,
+    asked: Measuring,
+    *,
+    as_json: bool,
+    more: Callable[[], dict[str, Any]],
 ) -> None:
     if asked.measure:
         from xdpipe.traffic.probe import new_run
@@ -128,7 +143,7 @@ def _send(
     with StopSignal() as stop, Bar(f"to {dev}", options) as bar:
         result = run_replay(source, link, options, stop=lambda: stop.came, progress=bar.update)
     if as_json:
-        print(json.dumps(result.to_dict()))
+        print(json.dumps({**more(), **result.to_dict()}))
     else:
         show(result, what, dev)
         if options.run is not None:

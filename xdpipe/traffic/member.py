@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from xdpipe.errors import XdpipeError
 from xdpipe.traffic.anatomy import Anatomy, changed, layers
-from xdpipe.traffic.expression import MOST_PACKETS
 from xdpipe.traffic.field_kind import kind_of
 from xdpipe.traffic.form import Form
 from xdpipe.traffic.template import Varied
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from xdpipe.traffic.template import Template
     from xdpipe.traffic.variation import Variation
 
+MOST_FORMS = 65536
+"""Values that may each have a template of its own, or combinations of such."""
 _TOO_LONG = 65600
 """Bytes: longer than any packet of IP in Ethernet."""
 
@@ -112,9 +113,9 @@ class Member:
         mine = tuple(number for number in choices if number in self.varied)
         ranges = [range(self.varied[number].values.n) for number in mine]
         n = math.prod(map(len, ranges))
-        if n > MOST_PACKETS:
+        if n > MOST_FORMS:
             raise XdpipeError(
-                f"{self.name}: {n:,} packets of different forms; {MOST_PACKETS:,} are the most "
+                f"{self.name}: {n:,} packets of different forms; {MOST_FORMS:,} are the most "
                 "(fields that stand at a fixed place may have any number of values)"
             )
         fixed = [varied for number, varied in self.varied.items() if number not in mine]
@@ -125,7 +126,8 @@ class Member:
             try:
                 anatomy = Anatomy(changed(self.packet, setting))
             except Exception as error:  # scapy's, of any kind
-                raise XdpipeError(f"{self.name}: scapy cannot build it: {error}") from None
+                reason = " ".join(str(error).split())
+                raise XdpipeError(f"{self.name}: scapy cannot build it: {reason}") from None
             if len(anatomy.data) > _TOO_LONG:
                 raise XdpipeError(f"{self.name}: {len(anatomy.data):,} bytes are no packet")
             template = form.like(anatomy) if form is not None else None

@@ -41,9 +41,9 @@ class Sizes:
             XdpipeError: it is none of these, or a size is not from SMALLEST to LARGEST.
         """
         if text == "imix":
-            sizes, weights = zip(*IMIX, strict=True)
-            return cls(text, _spread(sizes, weights))
-        sizes, weights = [], []
+            return cls(text, _spread(*zip(*IMIX, strict=True)))
+        sizes: list[int] = []
+        weights: list[int] = []
         for part in text.split(","):
             body, colon, weight = part.partition(":")
             low, dash, high = body.partition("-")
