@@ -23,7 +23,7 @@ _NAMES = (
     "filter", "edit", "map_ip", "map_mac", "map_port", "vlan", "mtu", "truncate", "fix_checksums",
 )  # fmt: skip
 _BATCH = 4096
-_REASONS = {
+REASONS = {
     "filter": "not taken by the filter",
     "edit": "removed by the function",
     "too_long": "longer than the MTU",
@@ -182,7 +182,7 @@ def _tell(result: EditedCopy, capture: str, file: str) -> None:
         console.print(f"added by the function: {result.added:,}")
     for reason, n in result.left_out.items():
         if n:
-            console.print(f"left out, {_REASONS[reason]}: {n:,}")
+            console.print(f"left out, {REASONS[reason]}: {n:,}")
     if result.truncated:
         console.print(f"the file ends early: {result.truncated}", markup=False)
     if result.interrupted:

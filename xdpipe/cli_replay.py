@@ -201,7 +201,7 @@ def show(result: ReplayResult, what: str, dev: str) -> None:
         ("not taken by the link", result.refused),
         ("too long", result.too_long),
         ("too short", result.too_short),
-        ("left out", result.left_out),
+        *((f"left out, {cli_edits.REASONS[reason]}", n) for reason, n in result.edits.items()),
     ):
         if n:
             console.print(f"{label}: {n:,}")

@@ -72,10 +72,13 @@ class ReplayResult:
     sent + refused = all that was handed over.
 
     Attributes:
+        dev: the interface.
         engine: xdp, live or socket.
         mode: `copy`, `zerocopy`, `live frames`, `into the stack` or `packet socket`.
         read: packets of the source, in one round.
         left_out: of these, by its edits.
+        edits: what edits did before and while packets were read: how many they left out by reason,
+            of a source that says so.
         too_long: of these, longer than the link's MTU or the engine takes.
         too_short: of these, shorter than an Ethernet header.
         sent: packets that the link took, over all rounds.
@@ -90,10 +93,12 @@ class ReplayResult:
             microseconds.
     """
 
+    dev: str = ""
     engine: str = ""
     mode: str = ""
     read: int = 0
     left_out: int = 0
+    edits: dict[str, int] = field(default_factory=dict)
     too_long: int = 0
     too_short: int = 0
     sent: int = 0
@@ -132,7 +137,9 @@ class _Replay:
         stop: Callable[[], bool], progress: Callable[[int, int | None], None],
     ) -> None:  # fmt: skip
         self.source, self.link, self.engine, self.options = source, link, engine, options
-        self.result = ReplayResult(engine=engine.name, mode=engine.mode, run=options.run)
+        self.result = ReplayResult(
+            dev=link.name, engine=engine.name, mode=engine.mode, run=options.run
+        )
         self._stop, self._progress = stop, progress
         self._longest = min(link.mtu + _ETHERNET_AND_TWO_TAGS, engine.longest)
         self.players = [
@@ -313,6 +320,7 @@ class _Replay:
         self.result.bytes = sum(int(c.bytes) for c in lanes)
         self.result.stamped = sum(player.n_stamped for player in self.players)
         self.result.late_us = self._late()
+        self.result.edits = dict(getattr(self.source, "left_out", {}))
         self.result.truncated = getattr(self.source, "truncated", None)
         return self.result
 
