@@ -10,15 +10,13 @@ import click
 from rich.console import Console
 
 from xdpipe.cli_options import Finite
+from xdpipe.cli_sending import Bar, Sending, send, show
 from xdpipe.errors import XdpipeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from xdpipe.replay import ReplayOptions, ReplayResult
+    from xdpipe.replay import ReplayResult
     from xdpipe.traffic.measurement import Measurement
     from xdpipe.traffic.rate_search import RateSearch, SearchOptions, Trial
-    from xdpipe.traffic.source import Source
 
 _SHARE = Finite(min=0, max=1, max_open=True)
 _TRIAL_S = 2.0
@@ -100,39 +98,35 @@ class Measuring:
         return asked
 
 
-def send_and_measure(
-    source: Source,
-    what: str,
-    dev: str,
-    options: ReplayOptions,
-    asked: Measuring,
-    *,
-    as_json: bool,
-    more: Callable[[], dict[str, Any]] = dict,
-) -> None:
-    """Send a source and measure at the other end, or search for a rate; say what was found.
+def send_or_measure(sending: Sending, asked: Measuring) -> None:
+    """Send; measure at the other end as well, or search for a rate, if that is asked for.
 
-    Args:
-        source: of packets.
-        what: it is called, for people.
-        dev: interface that they are sent by.
-        options: how.
-        asked: with `to`.
-        as_json: print one object on stdout.
-        more: asked afterwards what else the object is to have.
+    Raises:
+        XdpipeError: it cannot be sent.
     """
-    from xdpipe.cli_replay import Bar, show
+    from xdpipe.replay import NothingToSendError
+    from xdpipe.traffic.probe import new_run
+
+    try:
+        if asked.to is not None:
+            _measure(sending, asked, asked.to)
+        elif asked.measure:
+            send(replace(sending, options=replace(sending.options, run=new_run())))
+        else:
+            send(sending)
+    except NothingToSendError as error:
+        raise XdpipeError(f"{sending.what}: {error}") from error
+
+
+def _measure(sending: Sending, asked: Measuring, to: str) -> None:
     from xdpipe.foreground import StopSignal
-    from xdpipe.link import Link
     from xdpipe.traffic import report
     from xdpipe.traffic.both_ends import BothEnds
     from xdpipe.traffic.pace import Pace
     from xdpipe.traffic.receiver import ReceiverOptions
 
-    assert asked.to is not None
     report.require(asked.report, asked.png)
-    link = Link.find(dev)
-    link.require_up()
+    options = sending.options
     if asked.search is not None:
         if options.pace != Pace():
             raise XdpipeError("--search-rate chooses the pace; leave --pps and the like out")
@@ -148,21 +142,28 @@ def send_and_measure(
 
     with (
         StopSignal() as stop,
-        Bar(f"{dev} to {asked.to}", options) as bar,
+        Bar(f"{sending.dev} to {to}", options) as bar,
         BothEnds(
-            source, link, options, ReceiverOptions(asked.to), tell, lambda: stop.came, bar.update
+            sending.source,
+            sending.link,
+            options,
+            ReceiverOptions(to),
+            tell,
+            lambda: stop.came,
+            bar.update,
         ) as ends,
     ):
         if asked.search is not None:
             found = ends.search(asked.search, tell_trial)
-            _tell_search(found, asked, as_json=as_json)
+            _tell_search(found, asked, as_json=sending.as_json)
             return
         result, measurement = ends.run()
     _write(asked, [measurement])
-    if as_json:
-        print(json.dumps({**more(), **result.to_dict(), "measurement": measurement.to_dict()}))
+    if sending.as_json:
+        told = {**sending.more(), **result.to_dict(), "measurement": measurement.to_dict()}
+        print(json.dumps(told))
         return
-    show(result, what, dev)
+    show(result, sending.what)
     _tell(result, measurement, asked)
 
 

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from xdpipe.cli_both_ends import Measuring, measuring_options
+from xdpipe.cli_both_ends import Measuring, measuring_options, send_or_measure
 from xdpipe.cli_options import Count, json_option
-from xdpipe.cli_replay import options_of, send, sending_options
+from xdpipe.cli_sending import Sending, options_of, sending_options
 from xdpipe.errors import XdpipeError
 
 if TYPE_CHECKING:
-    from xdpipe.replay import ReplayOptions
     from xdpipe.traffic.mixes import Mix
     from xdpipe.traffic.plan import Plan
     from xdpipe.traffic.recipe import Recipe
@@ -63,6 +62,7 @@ def craft(template: str | None, mix_name: str | None, listing: bool, vary: tuple
 
     xdpipe craft 'IP(dst="10.0.0.2")/UDP(dport=53)' --vary IP.src=10.0.0.0/16 --count 1e6 -w x.pcap
     """
+    from xdpipe.traffic.crafted import Crafted
     from xdpipe.traffic.mixes import MIXES, find_mix
 
     mix = None if mix_name is None else find_mix(mix_name)
@@ -76,14 +76,20 @@ def craft(template: str | None, mix_name: str | None, listing: bool, vary: tuple
     if as_json and file == "-":
         raise click.UsageError("--json and -w -: both are for standard output")
     asked = Measuring.of(values)
-    options = options_of(values, top_by_default=True)
+    options = options_of(values, top_by_default=asked.search is None)
     recipe = _recipe(template, mix, vary, flows, size, seed, options.pace.pps)
     console = Console(stderr=True)
     with console.status("building templates…") as status:
         plan = recipe.plan(lambda n: status.update(f"building templates… {n:,}"))
     n_packets = _count(plan, count)
     if dev is not None:
-        _send(plan, n_packets, mix_name or "crafted packets", dev, options, asked, as_json=as_json)
+        source = Crafted(plan, n_packets, batch_size=_BATCH)
+        what = mix_name or "crafted packets"
+        sending = Sending(source, what, dev, options, as_json, lambda: _made(plan))
+        try:
+            send_or_measure(sending, asked)
+        finally:
+            source.close()
         return
     assert file is not None
     result: dict[str, Any] = {"packets": 0, "bytes": 0}
@@ -147,18 +153,6 @@ def _write(plan: Plan, n_packets: int, file: str, console: Console, result: dict
     result["packets"] = writer.n_packets
     result["pps"] = round(writer.n_packets / seconds, 1) if seconds else 0.0
     result["file"] = file
-
-
-def _send(plan: Plan, n_packets: int, what: str, dev: str, options: ReplayOptions,
-          asked: Measuring, *, as_json: bool) -> None:  # fmt: skip
-    """Send the packets by a link; say what became of them."""
-    from xdpipe.traffic.crafted import Crafted
-
-    source = Crafted(plan, n_packets, batch_size=_BATCH)
-    try:
-        send(source, what, dev, options, asked, as_json=as_json, more=lambda: _made(plan))
-    finally:
-        source.close()
 
 
 def _made(plan: Plan) -> dict[str, Any]:
