@@ -16,8 +16,6 @@ from xdpipe.cli_options import Count, Finite, json_option
 from xdpipe.errors import XdpipeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from xdpipe.traffic.mixes import Mix
     from xdpipe.traffic.plan import Plan
     from xdpipe.traffic.recipe import Recipe
@@ -102,11 +100,9 @@ def _recipe(template: str | None, mix: Mix | None, vary: tuple[str, ...], flows:
     sizes = None if size is None else Sizes.parse(size)
     if mix is None:
         assert template is not None
-        ingredients = (Ingredient("packet", template),)
-        return Recipe(ingredients, vary, flows, sizes, seed, pps=pps)
-    ingredients = tuple(mix.make())
+        return Recipe((Ingredient("packet", template),), vary, flows, sizes, seed, pps=pps)
     return Recipe(
-        ingredients, mix.varied(vary), flows, sizes or mix.sizes, seed, mix.together, pps
+        tuple(mix.make()), mix.varied(vary), flows, sizes or mix.sizes, seed, mix.together, pps
     )
 
 
@@ -120,9 +116,7 @@ def _count(plan: Plan, count: int | None) -> int:
     return plan.n_once
 
 
-def _write(
-    plan: Plan, n_packets: int, file: str, console: Console, result: dict[str, Any]
-) -> None:
+def _write(plan: Plan, n_packets: int, file: str, console: Console, result: dict[str, Any]) -> None:
     """Write the packets to a capture; tell in `result` what was done."""
     from rich.progress import Progress
 
@@ -132,9 +126,9 @@ def _write(
 
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignal(insist=True))
-        bar = stack.enter_context(Progress(
-            console=console, transient=True, disable=not console.is_terminal
-        ))
+        bar = stack.enter_context(
+            Progress(console=console, transient=True, disable=not console.is_terminal)
+        )
         task = bar.add_task("crafting", total=n_packets)
         writer = stack.enter_context(BatchWriter(file))
         source = Crafted(plan, n_packets, headers=False)
@@ -167,9 +161,10 @@ def _send(plan: Plan, n_packets: int, dev: str, pps: float | None, console: Cons
     with tempfile.TemporaryDirectory(prefix="xdpipe-") as place:
         path = str(Path(place) / "crafted.pcap")
         _write(plan, n_packets, path, console, result)
-        with StopSignal() as stop, Progress(
-            console=console, transient=True, disable=not console.is_terminal
-        ) as bar:
+        with (
+            StopSignal() as stop,
+            Progress(console=console, transient=True, disable=not console.is_terminal) as bar,
+        ):
             task = bar.add_task(f"to {dev}", total=None)
             sent = replay(
                 path, link, [0], pps=pps, stop=lambda: stop.came,
@@ -187,7 +182,7 @@ def _made(plan: Plan) -> dict[str, Any]:
     return {
         "packets": sum(made.values()),
         "bytes": plan.n_bytes,
-        "flows": plan.n_flows,
+        "flows": min(plan.n_flows, -(-sum(made.values()) // plan.hold)),
         "templates": plan.n_templates,
         "longer": plan.n_longer,
         "members": [{"name": name, "packets": n} for name, n in made.items()],

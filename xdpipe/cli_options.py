@@ -33,9 +33,7 @@ class Count(click.ParamType[int]):
 
     name = "number"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return the number, or fail with what is wrong."""
         try:
             number = int(value)
@@ -45,7 +43,9 @@ class Count(click.ParamType[int]):
             except (ValueError, OverflowError):
                 number = 0
         if not 1 <= number < 1 << 62:
-            self.fail(f"{value!r} is no whole number from 1 on, such as 1000000 or 1e6.", param, ctx)
+            self.fail(
+                f"{value!r} is no whole number from 1 on, such as 1000000 or 1e6.", param, ctx
+            )
         return number
 
 

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CORE_TESTS = (
     "test_ring.py", "test_ring_verbs.py", "test_batch.py", "test_batch_edges.py",
     "test_headers.py", "test_headers_cut.py", "test_headers_link.py", "test_taps.py",
+    "test_batch_writer.py", "test_craft.py",
     *sorted(path.name for path in Path(__file__).parent.glob("test_stage_*.py")),
 )  # fmt: skip
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g -O1"

@@ -60,6 +60,10 @@ def fold(total: int) -> int:
     return (total - 1) % 0xFFFF + 1 if total else 0
 
 
+def _u16(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 2])
+
+
 def layers(packet: Any) -> Iterator[Any]:
     """Yield all layers, and the packets that their fields hold, always in the same order."""
     from scapy.packet import Packet
@@ -109,7 +113,9 @@ class Anatomy:
         packet.clear_cache()
         self.layers = list(layers(packet))
         for layer in self.layers:
-            layer.explicit = 1  # no value is several: scapy need not look, which takes half its time
+            layer.explicit = (
+                1  # no value is several: scapy need not look, which takes half its time
+            )
         self.data = bytes(packet)
         self.still = {
             (number, field.name): 0
@@ -183,7 +189,7 @@ class Anatomy:
         """
         still = {key: 0 for key in self.still if key != (checksum.number, checksum.name)}
         built = self.built({**still, **setting}, more)
-        total = 0xFFFF ^ int.from_bytes(built[checksum.at : checksum.at + 2])
+        total = 0xFFFF ^ _u16(built, checksum.at)
         return 0xFFFF if total == 0 and checksum.never_zero else total
 
     def covers(self, checksum: Checksum, setting: Setting, other: Setting, change: int) -> int:
@@ -223,12 +229,10 @@ class Anatomy:
                 place = self.find(number, field.name, 16, 0, 0xFFFF)
                 if place is None or place.skip:
                     continue
-                at = slice(place.at, place.at + 2)
-                if int.from_bytes(longer[at]) - int.from_bytes(now[at]) == _PROBE:
+                if _u16(longer, place.at) - _u16(now, place.at) == _PROBE:
                     found[number, field.name] = place.at
         for at in found.values():
-            is_ = int.from_bytes(now[at : at + 2]) + _PROBE
-            now = now[:at] + is_.to_bytes(2) + now[at + 2 :]
+            now = now[:at] + (_u16(now, at) + _PROBE).to_bytes(2) + now[at + 2 :]
         return found if now == longer[: len(now)] else None
 
     def grows_by(self, checksum: Checksum) -> int | None:

@@ -94,7 +94,9 @@ class BatchWriter:
 
     def _failed(self, error: int) -> XdpipeError:
         name = "standard output" if self.path == STDOUT else self.path
-        return XdpipeError(f"{name}: {os.strerror(error)}, after {self.n_packets:,} packets at most")
+        return XdpipeError(
+            f"{name}: {os.strerror(error)}, after {self.n_packets:,} packets at most"
+        )
 
     def abandon(self) -> None:
         """Close it without writing what is buffered."""

@@ -8,17 +8,23 @@ and say where they are, and is no wall against who means harm.
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import functools
+import importlib
 import inspect
 import itertools
 import logging
-from typing import Any
+import random
+from typing import TYPE_CHECKING, Any
 
 from xdpipe.errors import XdpipeError
 
-MOST_PACKETS = 65536
-"""That one expression, or a variation of lengths, may make templates of."""
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MOST_PACKETS = 4096
+"""That one expression may be."""
 
 SRC_MAC, DST_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 SRC4, DST4 = "192.0.2.1", "198.51.100.1"
@@ -27,6 +33,11 @@ SRC6, DST6 = "2001:db8::1", "2001:db8:1::1"
 
 _BUILTINS = {f.__name__: f for f in (bytes, bytearray, range, len, int, str, ord, chr)}
 _FUNCTIONS = ("fragment", "fragment6", "hex_bytes", "Net", "Net6")
+_CONTRIB = {
+    "ERSPAN": "erspan", "ERSPAN_II": "erspan", "ERSPAN_III": "erspan", "GENEVE": "geneve",
+    "GTP_U_Header": "gtp", "IGMP": "igmp", "IGMPv3": "igmpv3", "MPLS": "mpls", "NSH": "nsh",
+}  # fmt: skip
+"""Layers that scapy keeps apart, by the module of scapy.contrib: loaded where they are named."""
 _NODES = (
     ast.Expression, ast.BinOp, ast.UnaryOp, ast.Call, ast.Name, ast.Constant, ast.List, ast.Tuple,
     ast.Dict, ast.keyword, ast.Load, ast.Div, ast.Mult, ast.Add, ast.Sub, ast.BitOr, ast.BitAnd,
@@ -82,26 +93,45 @@ def packets(text: str) -> list[Any]:
         at = getattr(node, "col_offset", 0)
         if not isinstance(node, _NODES):
             raise _wrong(text, at, f"no {type(node).__name__} may stand in a template")
+        if isinstance(node, ast.Name) and node.id in _CONTRIB and node.id not in known:
+            module = importlib.import_module(f"scapy.contrib.{_CONTRIB[node.id]}")
+            known[node.id] = getattr(module, node.id)
         if isinstance(node, ast.Name) and node.id not in known:
             near = difflib.get_close_matches(node.id, known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
+            if node.id.startswith("Rand"):
+                hint = "; say --vary LAYER.FIELD=random"
             raise _wrong(text, at, f"scapy has no layer {node.id}{hint}")
     try:
         code = compile(tree, "<template>", "eval")
-        value = eval(code, {"__builtins__": {}}, known)
-        made = list(itertools.islice(_each(value), MOST_PACKETS + 1))
+        with _repeatable():
+            value = eval(code, {"__builtins__": {}}, known)
+            made = list(itertools.islice(_each(value), MOST_PACKETS + 1))
     except XdpipeError as error:
         raise _wrong(text, 0, str(error)) from None
     except Exception as error:
         reason = str(error) or type(error).__name__
         if isinstance(error, AttributeError):
             reason = f"there is no field {reason}"
+        elif isinstance(error, KeyError):
+            reason = f"there is no value of the name {reason}"
         raise _wrong(text, _place(error), reason) from None
     if len(made) > MOST_PACKETS:
         raise _wrong(text, 0, f"more than {MOST_PACKETS:,} packets; let --vary make them")
     if not made:
         raise _wrong(text, 0, "no packet")
     return made
+
+
+@contextlib.contextmanager
+def _repeatable() -> Iterator[None]:
+    """Have what scapy fills in at random (a DHCPv6 transaction) be the same each time."""
+    state = random.getstate()
+    random.seed(0)
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def _wrong(text: str, at: int, reason: str) -> XdpipeError:

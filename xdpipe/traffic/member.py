@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from xdpipe.errors import XdpipeError
 from xdpipe.traffic.anatomy import Anatomy, changed, layers
-from xdpipe.traffic.expression import MOST_PACKETS
 from xdpipe.traffic.field_kind import kind_of
 from xdpipe.traffic.form import Form
 from xdpipe.traffic.template import Varied
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from xdpipe.traffic.template import Template
     from xdpipe.traffic.variation import Variation
 
+MOST_FORMS = 65536
+"""Values that may each have a template of its own, or combinations of such."""
 _TOO_LONG = 65600
 """Bytes: longer than any packet of IP in Ethernet."""
 
@@ -98,9 +99,7 @@ class Member:
             setting[varied.layer, varied.name] = varied.kind.scapy(value)
         return setting
 
-    def make(
-        self, choices: Sequence[int], *, grows: bool, progress: Callable[[], None]
-    ) -> Member:
+    def make(self, choices: Sequence[int], *, grows: bool, progress: Callable[[], None]) -> Member:
         """Return it with its templates.
 
         Args:
@@ -114,9 +113,9 @@ class Member:
         mine = tuple(number for number in choices if number in self.varied)
         ranges = [range(self.varied[number].values.n) for number in mine]
         n = math.prod(map(len, ranges))
-        if n > MOST_PACKETS:
+        if n > MOST_FORMS:
             raise XdpipeError(
-                f"{self.name}: {n:,} packets of different forms; {MOST_PACKETS:,} are the most "
+                f"{self.name}: {n:,} packets of different forms; {MOST_FORMS:,} are the most "
                 "(fields that stand at a fixed place may have any number of values)"
             )
         fixed = [varied for number, varied in self.varied.items() if number not in mine]
@@ -127,7 +126,8 @@ class Member:
             try:
                 anatomy = Anatomy(changed(self.packet, setting))
             except Exception as error:  # scapy's, of any kind
-                raise XdpipeError(f"{self.name}: scapy cannot build it: {error}") from None
+                reason = " ".join(str(error).split())
+                raise XdpipeError(f"{self.name}: scapy cannot build it: {reason}") from None
             if len(anatomy.data) > _TOO_LONG:
                 raise XdpipeError(f"{self.name}: {len(anatomy.data):,} bytes are no packet")
             template = form.like(anatomy) if form is not None else None
@@ -135,7 +135,7 @@ class Member:
                 form = Form.of(anatomy, fixed, grows=grows)
                 template = form.template if form is not None else None
             tried = place in (0, n - 1)
-            if template is None or tried and not _right(template, anatomy, fixed, 5 * grows):
+            if template is None or (tried and not _right(template, anatomy, fixed, 5 * grows)):
                 what = "its size" if grows else "these fields together"
                 raise XdpipeError(
                     f"{self.name}: how the packet changes with {what} is more than its bytes, "
@@ -166,9 +166,7 @@ def _in_words(values: Values, size: int, variation: Variation) -> Values:
     return replace(values, items=tuple(values.start + values.step * k for k in range(values.n)))
 
 
-def _right(
-    template: Template, anatomy: Anatomy, varied: Sequence[Varied], more: int
-) -> bool:
+def _right(template: Template, anatomy: Anatomy, varied: Sequence[Varied], more: int) -> bool:
     """Tell whether packets made of a template are those that scapy builds."""
     for turn in range(4):
         setting, words = {}, {}

@@ -60,11 +60,14 @@ def _malformed() -> Iterable[Ingredient]:
 
 _WORDS = (
     "example.com", "www.example.com", "mail.example.com", "api.example.com", "cdn.example.net",
-    "ns1.example.net", "static.images.example.org", "login.example.org", "a.example", "_sip._udp.b.example",
+    "ns1.example.net", "static.images.example.org", "login.example.org", "a.example",
+    "_sip._udp.b.example",
     "very-long-host-name-of-a-machine.department.example.com", "xn--bcher-kva.example",
     "nowhere.invalid", "localhost.test", "1.2.0.192.in-addr.arpa", "time.example.net",
 )  # fmt: skip
-_SYN_OPTIONS = '[("MSS", 1460), ("SAckOK", b""), ("Timestamp", (1, 0)), ("NOP", None), ("WScale", 7)]'
+_SYN_OPTIONS = (
+    '[("MSS", 1460), ("SAckOK", b""), ("Timestamp", (1, 0)), ("NOP", None), ("WScale", 7)]'
+)
 _EXTENSIONS = {
     "hop-by-hop": "IPv6ExtHdrHopByHop(options=[RouterAlert()])",
     "destination": "IPv6ExtHdrDestOpt(options=[PadN(optdata=bytes(4))])",

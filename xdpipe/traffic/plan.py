@@ -63,6 +63,7 @@ class Plan:
         names: of the members.
         n_templates: of all members.
         n_flows: as given.
+        hold: packets in a row that are of one flow.
         n_once: packets after which all has come once: members, sizes and flows.
     """
 
@@ -84,7 +85,8 @@ class Plan:
         c.seed = (recipe.seed or 0) & (1 << 64) - 1
         c.time_ns = START_NS
         c.gap_ns = 1e9 / recipe.pps if recipe.pps else GAP_NS
-        c.hold = hold = len(turns) if recipe.together else 1
+        self.hold = hold = len(turns) if recipe.together else 1
+        c.hold = hold
         c.n_flows = self.n_flows
         self._fill_templates(members, len(variations))
         self._fill_variations(members, variations)
@@ -159,9 +161,7 @@ class Plan:
         for to, (number, swapped) in zip(made, links, strict=True):
             to.sum, to.swapped = number, swapped
 
-    def _fill_variations(
-        self, members: Sequence[Member], variations: Sequence[Variation]
-    ) -> None:
+    def _fill_variations(self, members: Sequence[Member], variations: Sequence[Variation]) -> None:
         c = self._c
         values = _values(members, variations)
         c.n_variations = len(values)
@@ -239,8 +239,7 @@ class Plan:
     def n_made(self) -> dict[str, int]:
         """Return how many packets were made of each member."""
         return {
-            name: int(member.n_made)
-            for name, member in zip(self.names, self._members, strict=True)
+            name: int(member.n_made) for name, member in zip(self.names, self._members, strict=True)
         }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from xdpipe.errors import XdpipeError
 from xdpipe.traffic import expression
 from xdpipe.traffic.anatomy import layers
-from xdpipe.traffic.member import Member
+from xdpipe.traffic.member import MOST_FORMS, Member
 from xdpipe.traffic.plan import Plan, n_combinations
 from xdpipe.traffic.sizes import spread
 from xdpipe.traffic.variation import Variation
@@ -131,12 +131,22 @@ class Recipe:
     def _choices(self, members: Sequence[Member]) -> list[int]:
         """Return the variations for whose values packets are built by scapy, each."""
         found = {number for member in members for number in member.unfixed()}
+        for number, text in enumerate(self.vary):
+            kinds = {
+                (varied.kind.what, varied.kind.size, varied.values)
+                for member in members
+                for varied in filter(None, [member.varied.get(number)])
+            }
+            if len(kinds) > 1:
+                raise XdpipeError(
+                    f"--vary {text!r}: the field is not of the same kind in all packets"
+                )
         for member in members:
             for number in found & set(member.varied):
                 varied = member.varied[number]
-                if varied.values.noise or varied.values.n > expression.MOST_PACKETS:
+                if varied.values.noise or varied.values.n > MOST_FORMS:
                     raise XdpipeError(
                         f"--vary {self.vary[number]!r}: changes the packet's form, and so can "
-                        f"have {expression.MOST_PACKETS:,} values at the most, and none at random"
+                        f"have {MOST_FORMS:,} values at the most, and none at random"
                     )
         return sorted(found)

@@ -41,9 +41,9 @@ class Sizes:
             XdpipeError: it is none of these, or a size is not from SMALLEST to LARGEST.
         """
         if text == "imix":
-            sizes, weights = zip(*IMIX, strict=True)
-            return cls(text, _spread(sizes, weights))
-        sizes, weights = [], []
+            return cls(text, _spread(*zip(*IMIX, strict=True)))
+        sizes: list[int] = []
+        weights: list[int] = []
         for part in text.split(","):
             body, colon, weight = part.partition(":")
             low, dash, high = body.partition("-")
@@ -65,9 +65,7 @@ class Sizes:
 
 def _number(text: str, word: str) -> int:
     if not (word.strip().isascii() and word.strip().isdecimal()):
-        raise XdpipeError(
-            f"--size {text}: say imix, 64, 64,512,1518, 64:7,594:4,1518:1 or 64-1518"
-        )
+        raise XdpipeError(f"--size {text}: say imix, 64, 64,512,1518, 64:7,594:4,1518:1 or 64-1518")
     return int(word)
 
 

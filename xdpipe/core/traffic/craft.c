@@ -62,7 +62,7 @@ static uint64_t permute(uint64_t n, uint64_t key, uint64_t x)
 	do {
 		uint64_t left = x >> half, right = x & mask;
 
-		for (uint64_t round = 1; round <= 6; round++) {
+		for (uint64_t round = 1; round <= 4; round++) {
 			uint64_t next = left ^ (mix(right + key + round * 0x9e3779b97f4a7c15u) & mask);
 
 			left = right;
