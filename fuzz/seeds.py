@@ -196,6 +196,20 @@ def _frames() -> Iterator[bytes]:
     yield _MACS + b"\x86\xdd" + _ipv6(41, _ipv6(4, inner))
 
 
+def _stamp(number: int, *, run: int = 1, stream: int = 0, time: int = 0) -> bytes:
+    """Return a stamp, as core/traffic/probe.h draws it."""
+    words = struct.pack(">HHHIHI", 0x7850, run, stream << 8 | number >> 32,
+                        number & 0xFFFFFFFF, time >> 32, time & 0xFFFFFFFF)  # fmt: skip
+    return words + struct.pack(">H", 0xFFFF - sum(struct.unpack(">8H", words)) % 0xFFFF)
+
+
+def _stamps() -> Iterator[bytes]:
+    """Yield stamps in order, lost, doubled, late, too late; of more runs and streams than fit."""
+    yield from map(_stamp, (0, 1, 5, 3, 3, 70, 5, 2, 1 << 39, 1))
+    yield from (_stamp(7, stream=stream, time=1 << 47) for stream in range(4))
+    yield from (_stamp(9, run=run, time=12345) for run in range(2, 5))
+
+
 def crafted() -> Iterator[bytes]:
     """Yield inputs, for all targets."""
     frames = list(_frames())
@@ -211,6 +225,7 @@ def crafted() -> Iterator[bytes]:
     # more connections than a table of a few has room for, twice
     flows = [*range(16), *(IPV6 | flow for flow in range(16))]
     yield session(record(Kind.TCP_TO, _GET, flow=flow) for flow in flows * 2)
+    yield session(record(Kind.UDP_TO, stamp, flow=i % 2) for i, stamp in enumerate(_stamps()))
     # what is lost, comes late, and comes again
     said, _ = http2()
     yield session(

@@ -9,12 +9,16 @@ from xdpipe.stages import (
     Decap,
     DecrementTtl,
     Dns,
+    FitMtu,
+    FixChecksums,
     Flow,
     FlowMeter,
     Headers,
     Histogram,
     Http1,
     Http2,
+    MapAddresses,
+    Measure,
     Prefix,
     RateLimit,
     Sample,
@@ -67,6 +71,7 @@ def _meter() -> FlowMeter:
     return meter
 
 
+_LITTLE = {"n_runs": 2, "n_streams": 3, "window": 64, "digits": 1, "n_slots": 8}
 _DNS = (b"\xc0\x0c", b"\x03www\x07example\x03com\x00", b"\x00\x00\x29\x10\x00")
 _TLS = (b"\x16\x03\x01", b"\x00\x2b", b"\x00\x10", b"\x00\x0d", b"\x02h2", b"\x0a\x0a")
 _HTTP1 = (b"GET ", b"\r\n", b" HTTP/1.1", b"HTTP/1.1 200 ", b"Host: ", b"Content-Length: ",
@@ -100,12 +105,26 @@ TARGETS = {
         lambda: [Headers(), SetAddresses(_MAC, _MAC, "192.0.2.0/24", ("192.0.2.1", "::1"), 7, 8)],
         rewrites=True,
     ),
+    "map_addresses": Target(
+        lambda: [
+            Headers(),
+            MapAddresses(
+                ip=[("0.0.0.0/1", "10.0.0.0/8"), ("::/1", "fd00::/96")],
+                mac=[("02:00:00:00:00:01", _MAC)], port=[(range(1024), range(5, 1029)), (5555, 0)],
+            ),
+        ],
+        rewrites=True,
+    ),
+    "fit_mtu": Target(lambda: [Headers(), FitMtu(68, truncate=True)], rewrites=True),
+    "fix_checksums": Target(lambda: [Headers(), FixChecksums()], rewrites=True),
     "decrement_ttl": Target(lambda: [Headers(), DecrementTtl()], rewrites=True),
     "set_vlan": Target(lambda: [Headers(), SetVlan(7, pcp=3)], rewrites=True),
     "push_vlan": Target(lambda: [Headers(), SetVlan(7, push=True)], rewrites=True, headroom=4),
+    "put_vlan": Target(lambda: [Headers(), SetVlan(7, put=True)], rewrites=True, headroom=4),
     "pop_vlan": Target(lambda: [Headers(), SetVlan(pop=True)], rewrites=True),
     "count": Target(lambda: [Headers(), Count(Prefix("src", bits4=24), "l4_dport", n=8)]),
     "histogram": Target(lambda: [Headers(), Histogram("payload_len")]),
+    "measure": Target(lambda: [Headers(), Measure(**_LITTLE)], tokens=(b"xP\x00\x01\x00",)),
     "rate_limit": Target(lambda: [Headers(), RateLimit(Flow(), rate=9, burst=9, n_keys=8)]),
     "sample": Target(lambda: [Headers(), Sample(3, "flow", mark=1, seed=1)]),
     "top": Target(lambda: [Headers(), Top("src", n=8, by="bytes")]),

@@ -74,6 +74,9 @@ class Truncation:
     offset: int
     reason: str
 
+    def __str__(self) -> str:
+        return f"after packet {self.after_packets}, at byte {self.offset}: {self.reason}"
+
 
 class CaptureReader:
     """A capture file, read once from front to end.

@@ -11,7 +11,17 @@ from typing import Any
 import click
 from rich.console import Console
 
-from xdpipe import __version__, cli_craft, cli_lint, cli_runs, cli_tap, view
+from xdpipe import (
+    __version__,
+    cli_craft,
+    cli_lint,
+    cli_measure,
+    cli_replay,
+    cli_runs,
+    cli_tap,
+    cli_verify,
+    view,
+)
 from xdpipe.cli_options import Finite, Ranges, budget_option, json_option
 from xdpipe.errors import XdpipeError
 
@@ -264,72 +274,6 @@ def _check(file: str, capture: str, writes: tuple[str, ...], steer: bool, port: 
 
 
 @main.command()
-@click.argument("capture")
-@click.option("--dev", required=True, help="Interface.")
-@click.option(
-    "--pps",
-    type=Finite(min=0, min_open=True),
-    help="Packets per second. Default: as fast as it goes.",
-)
-@click.option(
-    "--loop",
-    "loops",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="How often to send the capture.",
-)
-@click.option(
-    "--queues",
-    type=Ranges(),
-    default="0",
-    show_default=True,
-    help="Transmit queues; each flow keeps to one.",
-)
-@click.option(
-    "--mode",
-    type=click.Choice(["auto", "zerocopy", "copy"]),
-    default="auto",
-    show_default=True,
-    help="What to ask of the driver.",
-)
-@json_option
-def replay(capture: str, dev: str, pps: float | None, loops: int, queues: list[int], mode: str,
-           as_json: bool) -> None:  # fmt: skip
-    """Put the packets of CAPTURE on a link, through AF_XDP."""
-    from rich.progress import Progress
-
-    from xdpipe.foreground import StopSignal
-    from xdpipe.link import Link
-    from xdpipe.replay import replay as run_replay
-
-    link = Link.find(dev)
-    link.require_up()
-    with StopSignal() as stop, Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"to {dev}", total=None)
-        result = run_replay(
-            capture, link, queues, pps=pps, loops=loops, mode=mode, stop=lambda: stop.came,
-            progress=lambda n, total: bar.update(task, completed=n, total=total),
-        )  # fmt: skip
-    if as_json:
-        print(json.dumps(result.to_dict()))
-        return
-    shown = result.to_dict()
-    console = Console(highlight=False)
-    console.print(
-        f"{capture} to {dev} ({result.mode}): sent {result.sent:,} packets in "
-        f"{result.seconds:.2f} s, {shown['pps']:,.0f} packets/s"
-    )
-    for label, n in (("refused by the link", result.refused), ("too long", result.too_long)):
-        if n:
-            console.print(f"{label}: {n:,}")
-    if result.truncated:
-        console.print(f"the file ends early: {result.truncated}", markup=False)
-    if result.interrupted:
-        console.print("interrupted before the end")
-
-
-@main.command()
 @click.option(
     "--duration",
     type=Finite(min=1),
@@ -348,7 +292,10 @@ def demo(duration: float, as_json: bool) -> None:
         print(json.dumps(result))
 
 
-for _command in (cli_runs.status, cli_runs.down, cli_runs.set_, cli_tap.tap, cli_craft.craft):
+for _command in (
+    cli_runs.status, cli_runs.down, cli_runs.set_, cli_tap.tap, cli_replay.replay,
+    cli_measure.measure, cli_verify.verify, cli_craft.craft,
+):  # fmt: skip
     main.add_command(_command)
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
-from xdpipe.cli_options import Count, Finite, json_option
+from xdpipe.cli_both_ends import Measuring, measuring_options
+from xdpipe.cli_edits import refuse_others
+from xdpipe.cli_options import Count, json_option
+from xdpipe.cli_replay import options_of, send, sending_options
 from xdpipe.errors import XdpipeError
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 _MOST_BY_DEFAULT = 10_000_000
 """Packets that are made where nobody says how many."""
+_BATCH = 4096
+_HEEDED = (
+    "template", "mix_name", "vary", "flows", "count", "size", "seed", "file", "pps", "as_json",
+)  # fmt: skip
+"""Parameters that matter to what is written to a file."""
 
 
 @click.command()
@@ -51,14 +57,14 @@ _MOST_BY_DEFAULT = 10_000_000
 )  # fmt: skip
 @click.option("-w", "--write", "file", metavar="FILE", help="A capture to write; - is stdout.")
 @click.option("--dev", help="An interface to send by.")
-@click.option(
-    "--pps", type=Finite(min=0, min_open=True),
-    help="Packets per second, to send and to date them by. Default: as fast as it goes.",
-)  # fmt: skip
+@sending_options
+@measuring_options
 @json_option
-def craft(template: str | None, mix_name: str | None, listing: bool, vary: tuple[str, ...],
-          flows: int | None, count: int | None, size: str | None, seed: int | None,
-          file: str | None, dev: str | None, pps: float | None, as_json: bool) -> None:  # fmt: skip
+@click.pass_context
+def craft(ctx: click.Context, /, template: str | None, mix_name: str | None, listing: bool,
+          vary: tuple[str, ...], flows: int | None, count: int | None, size: str | None,
+          seed: int | None, file: str | None, dev: str | None, as_json: bool,
+          **values: Any) -> None:  # fmt: skip
     r"""Make packets of TEMPLATE, a scapy expression, and send them or write them to a capture.
 
     xdpipe craft 'IP(dst="10.0.0.2")/UDP(dport=53)' --vary IP.src=10.0.0.0/16 --count 1e6 -w x.pcap
@@ -75,21 +81,22 @@ def craft(template: str | None, mix_name: str | None, listing: bool, vary: tuple
         raise click.UsageError("say where to: -w FILE or --dev DEV")
     if as_json and file == "-":
         raise click.UsageError("--json and -w -: both are for standard output")
-    recipe = _recipe(template, mix, vary, flows, size, seed, pps)
+    if file is not None:
+        refuse_others(ctx, _HEEDED)
+    recipe = _recipe(template, mix, vary, flows, size, seed, values["pps"])
     console = Console(stderr=True)
     with console.status("building templates…") as status:
         plan = recipe.plan(lambda n: status.update(f"building templates… {n:,}"))
     n_packets = _count(plan, count)
-    result: dict[str, Any] = {"packets": 0, "bytes": 0}
-    if file is not None:
-        _write(plan, n_packets, file, console, result)
-    else:
+    if file is None:
         assert dev is not None
-        _send(plan, n_packets, dev, pps, console, result)
+        _send(plan, n_packets, mix_name or "crafted", dev, values, as_json=as_json)
+        return
+    result = _write(plan, n_packets, file, console)
     if as_json:
         print(json.dumps(result))
     else:
-        _tell(result, file or str(dev), Console(highlight=False, stderr=file == "-"))
+        _tell(result, file, Console(highlight=False, stderr=file == "-"))
 
 
 def _recipe(template: str | None, mix: Mix | None, vary: tuple[str, ...], flows: int | None,
@@ -116,8 +123,8 @@ def _count(plan: Plan, count: int | None) -> int:
     return plan.n_once
 
 
-def _write(plan: Plan, n_packets: int, file: str, console: Console, result: dict[str, Any]) -> None:
-    """Write the packets to a capture; tell in `result` what was done."""
+def _write(plan: Plan, n_packets: int, file: str, console: Console) -> dict[str, Any]:
+    """Write the packets to a capture; return what `--json` prints."""
     from rich.progress import Progress
 
     from xdpipe.foreground import StopSignal
@@ -141,40 +148,31 @@ def _write(plan: Plan, n_packets: int, file: str, console: Console, result: dict
                 break
         writer.close()
         seconds = time.perf_counter() - started
-    result.update(_made(plan), seconds=seconds, interrupted=writer.n_packets < n_packets)
-    result["packets"] = writer.n_packets
-    result["pps"] = round(writer.n_packets / seconds, 1) if seconds else 0.0
-    result["file"] = file
+    return {
+        **_made(plan),
+        "packets": writer.n_packets,
+        "seconds": seconds,
+        "pps": round(writer.n_packets / seconds, 1) if seconds else 0.0,
+        "interrupted": writer.n_packets < n_packets,
+        "file": file,
+    }
 
 
-def _send(plan: Plan, n_packets: int, dev: str, pps: float | None, console: Console,
-          result: dict[str, Any]) -> None:  # fmt: skip
-    """Send the packets by a link; tell in `result` what was done."""
-    from rich.progress import Progress
+def _send(plan: Plan, n_packets: int, what: str, dev: str, values: dict[str, Any], *,
+          as_json: bool) -> None:  # fmt: skip
+    """Send the packets by a link, and say what became of them."""
+    from xdpipe.traffic.crafted import Crafted
 
-    from xdpipe.foreground import StopSignal
-    from xdpipe.link import Link
-    from xdpipe.replay import replay
-
-    link = Link.find(dev)
-    link.require_up()
-    with tempfile.TemporaryDirectory(prefix="xdpipe-") as place:
-        path = str(Path(place) / "crafted.pcap")
-        _write(plan, n_packets, path, console, result)
-        with (
-            StopSignal() as stop,
-            Progress(console=console, transient=True, disable=not console.is_terminal) as bar,
-        ):
-            task = bar.add_task(f"to {dev}", total=None)
-            sent = replay(
-                path, link, [0], pps=pps, stop=lambda: stop.came,
-                progress=lambda n, total: bar.update(task, completed=n, total=total),
-            )  # fmt: skip
-    told = sent.to_dict()
-    for name in ("sent", "refused", "too_long", "seconds", "pps", "mode", "interrupted"):
-        result[name] = told[name]
-    result["dev"] = dev
-    del result["file"]
+    asked = Measuring.of(values)
+    options = options_of(values, top_by_default=True)
+    source = Crafted(plan, n_packets, batch_size=_BATCH)
+    try:
+        send(source, what, dev, options, asked, as_json=as_json)
+    finally:
+        source.close()
+    if plan.n_longer:
+        note = "packets are longer than asked for, as their template is"
+        click.echo(f"xdpipe: {plan.n_longer:,} {note}", err=True)
 
 
 def _made(plan: Plan) -> dict[str, Any]:
@@ -189,19 +187,15 @@ def _made(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _tell(result: dict[str, Any], where: str, console: Console) -> None:
-    sent = "sent" in result
-    n = result["sent"] if sent else result["packets"]
+def _tell(result: dict[str, Any], file: str, console: Console) -> None:
     console.print(
-        f"{where}: {'sent' if sent else 'wrote'} {n:,} packets in {result['seconds']:.2f} s, "
+        f"{file}: wrote {result['packets']:,} packets in {result['seconds']:.2f} s, "
         f"{result['pps']:,.0f} packets/s; {result['flows']:,} flows, "
         f"{result['templates']:,} templates",
         markup=False, soft_wrap=True,
     )  # fmt: skip
-    for label, key in (("refused by the link", "refused"), ("too long for it", "too_long"),
-                       ("longer than asked for, as their template is", "longer")):  # fmt: skip
-        if result.get(key):
-            console.print(f"{label}: {result[key]:,}")
+    if result["longer"]:
+        console.print(f"longer than asked for, as their template is: {result['longer']:,}")
     if result["interrupted"]:
         console.print("interrupted before the end")
 

@@ -1,8 +1,9 @@
-"""Code that users' stages were compiled to, kept: compiling is most of what their start costs.
+"""What was dear to make, kept: code that users' stages were compiled to, captures that were edited.
 
 A shared object is code that runs as whoever loads it, so what another user could have written is
 not used: the directory, each above it and what is in it must be ours or root's, and writable by
-nobody else. Nothing depends on it: what cannot be read or written is compiled anew.
+nobody else. What is no code is treated alike. Nothing depends on it: what cannot be read or written
+is made anew.
 
 A worker loads the user's file, and with it this, before it gives up privilege; so with `xdpipe run`
 it is root who compiles and keeps, and the first of several workers does it for all.
@@ -22,14 +23,35 @@ import stat
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_N_KEPT = 64
-"""Stages; the longest unused go."""
 _META = "meta.json"
+_NEW = "new-"
+
+
+class Room(NamedTuple):
+    """A directory of the cache. Of what is kept there, the longest unused go.
+
+    Attributes:
+        name: of the directory.
+        what: is kept there, for people.
+        n_kept: how many at the most.
+        n_bytes: how many at the most, of all together; but the latest stays, whatever it has.
+        waits: for another process that makes something there, to use it if it is the same; else
+            both make it.
+    """
+
+    name: str
+    what: str
+    n_kept: int
+    n_bytes: int
+    waits: bool
+
+
+STAGES = Room("stages", "what stages compile to", 64, 1 << 30, waits=True)
 
 
 @contextlib.contextmanager
@@ -37,21 +59,23 @@ def kept(
     key: str | None,
     make: Callable[[Path], dict[str, Any]],
     valid: Callable[[dict[str, Any]], bool] = lambda meta: True,
+    room: Room = STAGES,
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield the directory in which a stage's code is, made unless it is kept; load it from there.
+    """Yield the directory in which something is, made unless it is kept; read it from there.
 
     Args:
         key: a name for all that has a say in what comes of it; None: there is none, do not keep it.
         make: writes files into an empty directory, and returns what else is to be kept, as JSON can
             hold it. What it raises goes on to the caller.
         valid: told that; whether it is still so.
+        room: where it is kept.
 
     Yields:
         The directory, which may be gone afterwards, and what `make` returned.
     """
     found = None
     with contextlib.suppress(OSError):  # no room, for one
-        found = _find(key, make, valid) if key is not None else None
+        found = _find(key, make, valid, room) if key is not None else None
     if found is not None:
         yield found
         return
@@ -80,24 +104,38 @@ def load(path: Path) -> ctypes.CDLL:
 
 
 def _find(
-    key: str, make: Callable[[Path], dict[str, Any]], valid: Callable[[dict[str, Any]], bool]
+    key: str,
+    make: Callable[[Path], dict[str, Any]],
+    valid: Callable[[dict[str, Any]], bool],
+    room: Room,
 ) -> tuple[Path, dict[str, Any]] | None:
     """Return what is kept, made if need be; None: nothing is kept here."""
-    place = _directory()
+    place = _directory(room)
     if place is None:
         return None
     entry = place / key
     told = _read(entry, valid)
-    if told is None:
-        with _locked(place):
+    if told is not None:
+        return entry, told
+    with contextlib.ExitStack() as stack:
+        if room.waits:
+            stack.enter_context(_locked(place))
             told = _read(entry, valid)  # another may have made it meanwhile
-            if told is None:
-                told = _make(place, entry, make)
+            if told is not None:
+                return entry, told
+        with _making(place) as aside:
+            told = _make(aside, make)
+            if not room.waits:
+                stack.enter_context(_locked(place))
+            _remove(entry)
+            aside.rename(entry)
+        with contextlib.suppress(OSError):
+            _clear(place, room)
     return entry, told
 
 
-def _directory() -> Path | None:
-    """Return where code is kept; None if that is nowhere."""
+def _directory(room: Room) -> Path | None:
+    """Return where it is kept; None if that is nowhere."""
     named = os.environ.get("XDPIPE_CACHE_DIR")
     if named:
         top = Path(named)
@@ -111,15 +149,15 @@ def _directory() -> Path | None:
         top = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "xdpipe"
     try:
         top.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (top / "stages").mkdir(mode=0o700, exist_ok=True)
-        path = (top / "stages").resolve()
+        (top / room.name).mkdir(mode=0o700, exist_ok=True)
+        path = (top / room.name).resolve()
         unsafe = [each for each in path.parents if not _is_safe(each.lstat())]
         if not _is_ours(path.lstat()):
             unsafe.append(path)
     except OSError:
         return None
     if unsafe:
-        _tell_once(f"{unsafe[0]} could be written by others, so what stages compile to is not kept")
+        _tell_once(f"{unsafe[0]} could be written by others, so {room.what} is not kept")
     return None if unsafe else path
 
 
@@ -170,26 +208,61 @@ def _read(entry: Path, valid: Callable[[dict[str, Any]], bool]) -> dict[str, Any
         return None
 
 
-def _make(place: Path, entry: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    aside = Path(tempfile.mkdtemp(dir=place, prefix="new-"))
+@contextlib.contextmanager
+def _making(place: Path) -> Iterator[Path]:
+    """Yield a new directory, gone afterwards unless it has got another name.
+
+    It is locked as long as somebody writes there: what is left of a process that was killed is not.
+    """
+    aside = Path(tempfile.mkdtemp(dir=place, prefix=_NEW))
+    fd = os.open(aside, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        told = make(aside)
-        files = {}
-        for path in aside.iterdir():
-            path.chmod(0o600)
-            files[path.name] = _digest(path)
-        (aside / _META).write_text(json.dumps({"files": files, "told": told}))
-        (aside / _META).chmod(0o600)
-        _remove(entry)
-        aside.rename(entry)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield aside
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    with contextlib.suppress(OSError):
-        used = {other: other.stat().st_mtime for other in place.iterdir() if other.is_dir()}
-        for other in sorted(used, key=used.__getitem__, reverse=True)[_N_KEPT:]:
-            _remove(other)
+    finally:
+        os.close(fd)
+
+
+def _make(aside: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    told = make(aside)
+    files = {}
+    for path in aside.iterdir():
+        path.chmod(0o600)
+        files[path.name] = _digest(path)
+    (aside / _META).write_text(json.dumps({"files": files, "told": told}))
+    (aside / _META).chmod(0o600)
     return told
+
+
+def _clear(place: Path, room: Room) -> None:
+    """Remove what is too much, and what was never finished."""
+    entries = []
+    for path in place.iterdir():
+        if path.name.startswith(_NEW):
+            if not _is_locked(path):
+                _remove(path)
+        elif path.is_dir():
+            entries.append(path)
+    n_bytes = 0
+    entries.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for n, path in enumerate(entries):
+        n_bytes += sum(file.stat().st_size for file in path.iterdir())
+        if n and (n >= room.n_kept or n_bytes > room.n_bytes):
+            _remove(path)
+
+
+def _is_locked(path: Path) -> bool:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _remove(entry: Path) -> None:
@@ -200,4 +273,5 @@ def _remove(entry: Path) -> None:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,6 +15,7 @@ XSK_TX_TIMESTAMP: Final = 1
 XSK_TX_CHECKSUM: Final = 2
 
 # enum netdev_xdp_act
+_NDO_XMIT: Final = 4
 _XSK_ZEROCOPY: Final = 8
 
 _DEV_GET = 1
@@ -31,6 +32,14 @@ def xsk_features(link: Link) -> int:
 def has_zero_copy(link: Link) -> bool:
     """Return whether the driver says that it has zero copy; the kernel tells from Linux 6.3 on."""
     return bool(_ask(link, "NETDEV_A_DEV_XDP_FEATURES") & _XSK_ZEROCOPY)
+
+
+def takes_frames(link: Link) -> bool:
+    """Return whether it sends frames that another XDP program redirects to it (from Linux 6.3 on).
+
+    A veth does while its other end has a native XDP program, or GRO.
+    """
+    return bool(_ask(link, "NETDEV_A_DEV_XDP_FEATURES") & _NDO_XMIT)
 
 
 def _ask(link: Link, attribute: str) -> int:

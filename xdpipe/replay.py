@@ -1,316 +1,364 @@
-"""Put a capture's packets on a link through AF_XDP TX."""
+"""Put packets on a link: from a source, at a pace, by an engine.
+
+    Source -> batch -> Schedule: when due -> Block of a lane's memory -> Player (a thread) -> Engine
+
+What fits in the lanes' memory is laid there once and sent as often as one likes, by C alone. What
+does not is laid while earlier packets are sent: memory is bounded, whatever the source has.
+"""
 
 from __future__ import annotations
 
+import os
+import queue
 import time
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from xdpipe.bpf_link import XdpLink
-from xdpipe.bpf_program import PASS, Program
-from xdpipe.chain import Chain
-from xdpipe.check import CaptureBatches
 from xdpipe.core._core import ffi, lib
-from xdpipe.counters import CountersPage
-from xdpipe.drivers import quirks
 from xdpipe.errors import XdpipeError
-from xdpipe.stages import Headers
-from xdpipe.umem import Geometry, Umem
-from xdpipe.xsk import Xsk
+from xdpipe.log_bins import percentile
+from xdpipe.traffic import probe
+from xdpipe.traffic.block import N_BLOCKS
+from xdpipe.traffic.engine import FAST_PPS, EngineOptions, open_engine
+from xdpipe.traffic.pace import Pace, Schedule
+from xdpipe.traffic.player import Player
+from xdpipe.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable
 
     from xdpipe.link import Link
+    from xdpipe.traffic.block import Block
+    from xdpipe.traffic.engine import Engine
+    from xdpipe.traffic.source import Source
 
-_CHUNK = 64
-"""Packets that are handed over at once: the grain of the pace."""
-_STALL_S = 2.0
-"""A link that takes nothing for so long is given up."""
-_CARRIER_S = 10.0
-"""How long a link may be down when it is set up for zero copy."""
-CATCH_UP_S = 0.01
-"""Who falls behind the pace catches up with so much of it at once, and no more: a burst would fill
-the receiver's rings."""
+_LEAD_NS = 2_000_000
+"""From when everything is ready to when the first packet is due."""
+_TICK_S = 0.1
+_FOREVER = 1 << 62
+_TILE = 4096
+"""A round of fewer packets is laid several times, so that calls need not be small."""
+_ETHERNET = 14
+_ETHERNET_AND_TWO_TAGS = _ETHERNET + 2 * 4
 
 
 @dataclass(frozen=True)
-class Packets:
-    """Packets of one queue, one behind the other.
+class ReplayOptions:
+    """How a source is sent.
 
     Attributes:
-        data: the bytes, uint8.
-        offsets: where each begins, uint64.
-        lens: bytes of each, int32.
+        pace: how fast.
+        loops: how often; 0: without end, until `duration` or a signal.
+        duration_s: end after so long; None: when all is sent.
+        engine: by what way.
+        run: number of a run of stamps (traffic/probe.py) that packets get which have room for one;
+            None: they get none.
     """
 
-    data: NDArray[np.uint8]
-    offsets: NDArray[np.uint64]
-    lens: NDArray[np.int32]
-
-    def __len__(self) -> int:
-        return len(self.lens)
+    pace: Pace = field(default_factory=Pace)
+    loops: int = 1
+    duration_s: float | None = None
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    run: int | None = None
 
 
 @dataclass
 class ReplayResult:
-    """What became of the packets: read = skipped + the ones sent or refused in one loop.
+    """What became of the packets.
+
+    read = left_out + too_long + too_short + those of one round;
+    sent + refused = all that was handed over.
 
     Attributes:
-        read: packets in the capture.
-        too_long: packets left out because the link's MTU does not allow them.
-        sent: packets that the kernel sent, over all loops.
-        refused: packets that it completed without sending, or did not complete.
-        seconds: from the first packet to the last one's completion.
-        truncated: where and why the capture ended early, or None.
-        mode: `copy` or `zerocopy`.
-        interrupted: it was ended before the last packet.
+        engine: xdp, live or socket.
+        mode: `copy`, `zerocopy`, `live frames`, `into the stack` or `packet socket`.
+        read: packets of the source, in one round.
+        left_out: of these, by its edits.
+        too_long: of these, longer than the link's MTU or the engine takes.
+        too_short: of these, shorter than an Ethernet header.
+        sent: packets that the link took, over all rounds.
+        refused: packets that it did not take, or did not say of in time.
+        bytes: of the packets handed over, sent or refused.
+        seconds: from the first packet to the last.
+        truncated: where and why the source ended early, or None.
+        interrupted: it was ended before the last packet, by a signal or by `duration_s`.
+        stamped: packets handed over with a stamp.
+        run: number of the run that their stamps say, or None.
+        late_us: of packets with a time: how late they were handed over: p50, p99, max;
+            microseconds.
     """
 
+    engine: str = ""
+    mode: str = ""
     read: int = 0
+    left_out: int = 0
     too_long: int = 0
+    too_short: int = 0
     sent: int = 0
     refused: int = 0
+    bytes: int = 0
     seconds: float = 0.0
     truncated: str | None = None
-    mode: str = ""
     interrupted: bool = False
+    stamped: int = 0
+    run: int | None = None
+    late_us: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `--json` prints."""
-        rate = self.sent / self.seconds if self.seconds else 0.0
-        return {**vars(self), "pps": round(rate, 1)}
+        rate = 1 / self.seconds if self.seconds else 0.0
+        return {
+            **asdict(self),
+            "pps": round(self.sent * rate, 1),
+            "mbps": round(self.bytes * 8e-6 * rate, 3),
+        }
 
 
-def load(path: str | Path, n_queues: int, longest: int, result: ReplayResult) -> list[Packets]:
-    """Read a capture and spread it over queues by flow, so that a flow stays in order.
-
-    Args:
-        path: the capture file.
-        n_queues: over how many queues.
-        longest: bytes; longer packets are left out and counted.
-        result: is told what was read and left out.
-
-    Raises:
-        XdpipeError: no capture, not Ethernet, or nothing in it.
-    """
-    batches = CaptureBatches(path, 4096)
-    parts: list[list[tuple[NDArray[np.uint8], NDArray[np.int32]]]] = [[] for _ in range(n_queues)]
-    try:
-        chain = Chain([Headers()], batches.batch)
-        for batch in batches:
-            chain.run()
-            result.read += len(batch)
-            fits = batch.len <= longest
-            result.too_long += int(len(batch) - fits.sum())
-            lane = batch.flow_hash % np.uint32(n_queues)
-            memory = np.frombuffer(batch.memory, np.uint8)
-            for queue in range(n_queues):
-                where = np.flatnonzero(fits & (lane == queue))
-                parts[queue].append(_gather(memory, batch.addr[where], batch.len[where]))
-        truncated = batches.reader.truncated
-    finally:
-        batches.close()
-    if truncated is not None:
-        result.truncated = (
-            f"after packet {truncated.after_packets}, at byte {truncated.offset}: "
-            f"{truncated.reason}"
-        )
-    if result.read == 0:
-        raise XdpipeError(f"{path}: no packets in it")
-    if result.read == result.too_long:
-        raise XdpipeError(f"{path}: all packets are longer than {longest} bytes, the link's MTU")
-    return [_join(lane) for lane in parts]
+class NothingToSendError(XdpipeError):
+    """A source has no packets, or none that the link takes."""
 
 
-def _gather(
-    memory: NDArray[np.uint8], addr: NDArray[np.uint64], lens: NDArray[np.int32]
-) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """Copy packets that lie apart to one array, one behind the other."""
-    ends = np.cumsum(lens, dtype=np.int64)
-    total = int(ends[-1]) if len(ends) else 0
-    starts = np.repeat(addr.astype(np.int64) - (ends - lens), lens)
-    return memory[starts + np.arange(total)], lens.copy()
+class _Ended(Exception):
+    """It was ended before the last packet."""
 
 
-def _join(parts: list[tuple[NDArray[np.uint8], NDArray[np.int32]]]) -> Packets:
-    data = np.concatenate([part[0] for part in parts])
-    lens = np.concatenate([part[1] for part in parts])
-    offsets = np.zeros(len(lens), np.uint64)
-    np.cumsum(lens[:-1], out=offsets[1:], dtype=np.uint64)
-    return Packets(data, offsets, lens)
+class _Replay:
+    """One replay, under way."""
 
+    def __init__(
+        self, source: Source, link: Link, engine: Engine, options: ReplayOptions,
+        stop: Callable[[], bool], progress: Callable[[int, int | None], None],
+    ) -> None:  # fmt: skip
+        self.source, self.link, self.engine, self.options = source, link, engine, options
+        self.result = ReplayResult(engine=engine.name, mode=engine.mode, run=options.run)
+        self._stop, self._progress = stop, progress
+        self._longest = min(link.mtu + _ETHERNET_AND_TWO_TAGS, engine.longest)
+        self.players = [
+            Player(lane, paced=not options.pace.top, stream=None if options.run is None else number)
+            for number, lane in enumerate(engine.lanes)
+        ]
+        self._filling: list[Block] = []
+        self._held: list[list[Block]] = [[] for _ in self.players]
+        self._streams = False
+        self._started_ns = 0
+        self._total: int | None = None
+        self._looked = 0.0
 
-class _Lane:
-    """One queue that is sent to: its socket, its packets, and how far it is."""
+    # --- from the source to blocks ---
 
-    def __init__(self, link: Link, queue: int, mode: str, packets: Packets) -> None:
-        self.queue = queue
-        self.packets = packets
-        self.at = 0
-        self.page = CountersPage(())
-        self.umem = Umem(Geometry.for_link(link))
-        self.xsk = Xsk.open(self.umem)
-        self.mode = self.xsk.bind(link, queue, mode)
-        self._port = ffi.new(
-            "struct xp_port *", {"xsk": self.xsk.c, "counters": self.page.c_counters()}
-        )
-        self.c = ffi.new(
-            "struct xp_worker *", {"ports": self._port, "n_ports": 1, "umem": self.umem.c}
-        )
-        self.umem.adopt(self.c)
-        self._data = ffi.from_buffer("uint8_t[]", packets.data)
-        self._offsets = ffi.from_buffer("uint64_t[]", packets.offsets)
-        self._lens = ffi.from_buffer("int32_t[]", packets.lens)
+    def lay_round(self, offset_ns: int, *, first: bool) -> Schedule:
+        """Lay all packets of the source, in one round; return its schedule."""
+        schedule = Schedule(self.options.pace)
+        for batch in self.source:
+            short, fits = batch.len < _ETHERNET, batch.len <= self._longest
+            wanted = batch.verdict != Verdict.DROP
+            if first:
+                self.result.read += len(batch)
+                self.result.left_out += int((~wanted).sum())
+                self.result.too_long += int((wanted & ~fits).sum())
+                self.result.too_short += int((wanted & short).sum())
+            batch.drop(wanted & (short | ~fits))
+            kept = wanted & fits & ~short
+            due = schedule.due_ns(batch.time_ns, batch.len, kept) + np.uint64(offset_ns)
+            run = self.options.run
+            stamp_at = None if run is None else probe.place(batch, run)
+            lay = ffi.new("struct xp_lay *", {
+                "due_ns": ffi.from_buffer("uint64_t[]", due), "n_lanes": len(self.players),
+            })  # fmt: skip
+            if stamp_at is not None:
+                lay.stamp_at = ffi.from_buffer("uint32_t[]", stamp_at)
+            for number in range(len(self.players)):
+                lay.lane, lay.next = number, 0
+                while not self._filling[number].lay(batch, lay):
+                    self._full(number)
+            self.look()
+        return schedule
 
-    def send(self, most: int) -> int:
-        """Hand over up to `most` packets from where we are; return how many were taken."""
-        n = min(most, len(self.packets) - self.at)
-        taken = int(
-            lib.xp_transmit(self.c, self._data, self._offsets + self.at, self._lens + self.at, n)
-        )
-        self.at += taken
-        return taken
+    def _full(self, number: int) -> None:
+        """Hand over a lane's block, or hold it while all may yet fit in memory; take another."""
+        self._held[number].append(self._filling[number])
+        if len(self._held[number]) == N_BLOCKS:
+            self._streams = True
+            self.begin()
+        if self._streams:
+            for player, blocks in zip(self.players, self._held, strict=True):
+                for block in blocks:
+                    player.send([block])
+                blocks.clear()
+        self._filling[number] = self._free_block(number)
 
-    def drain(self, timeout_ms: int) -> None:
-        lib.xp_drain_tx(self.c, timeout_ms)
+    def _free_block(self, number: int) -> Block:
+        while True:
+            try:
+                return self.players[number].free.get(timeout=_TICK_S if self._streams else None)
+            except queue.Empty:
+                self.look()
 
-    def close(self) -> None:
-        self.xsk.close()
-        self.umem.close()
-        self.page.close()
+    # --- sending ---
 
+    def begin(self) -> None:
+        """Start the clock and the players."""
+        if not self._started_ns:
+            self._started_ns = lib.xp_clock_ns() + _LEAD_NS
+            for player in self.players:
+                player.begin(self._started_ns)
 
-class Pace:
-    """When packets are due at so many a second.
+    def look(self) -> None:
+        """Look around: is it to end, is the link still there, how far is it?
 
-    Args:
-        pps: packets per second; None: all at once.
-        now: the time at which the first is due; seconds.
-    """
+        Raises:
+            _Ended: it is to end.
+            XdpipeError: the link takes no packets any more.
+        """
+        now = time.monotonic()
+        if now - self._looked < _TICK_S:
+            return
+        self._looked = now
+        taken = sum(int(player.lane.c.taken) for player in self.players)
+        self._progress(taken, self._total)
+        duration = self.options.duration_s
+        over = self._started_ns and duration is not None and (
+            lib.xp_clock_ns() - self._started_ns > duration * 1e9
+        )  # fmt: skip
+        if over or self._stop():
+            raise _Ended
+        self._require_none_failed()
+        again = self.link.again()
+        if again is None or not again.up:
+            self._fail(0, "is gone" if again is None else "is down")
 
-    def __init__(self, pps: float | None, now: float) -> None:
-        self._pps = pps
-        self._started = now
-        self._burst = 1 if pps is None else max(_CHUNK, int(pps * CATCH_UP_S))
+    def _require_none_failed(self) -> None:
+        for player in self.players:
+            if player.failed:
+                self._fail(player.failed)
 
-    def due(self, now: float, n_sent: int, total: int) -> int:
-        """Return how many packets of the total may have been sent by now."""
-        if self._pps is None:
-            return total
-        due = int((now - self._started) * self._pps) + 1
-        behind = due - n_sent - self._burst
-        if behind > 0:
-            self._started += behind / self._pps
-            due -= behind
-        return min(due, total)
+    def _fail(self, failed: int, why: str = "") -> None:
+        taken = sum(int(player.lane.c.taken) for player in self.players)
+        total = f" of {self._total}" if self._total is not None else ""
+        if failed > 0:
+            why = os.strerror(failed)
+        if not why:
+            why = "takes no packets any more; is it still up, and the other side too?"
+        raise XdpipeError(f"{self.link.name}: {why}, after {taken}{total} packets") from None
 
-    def wait_s(self, now: float, n_sent: int) -> float:
-        """Return the seconds until the next packet is due."""
-        if self._pps is None:
-            return 0.0
-        return max(n_sent / self._pps - (now - self._started), 0.0)
+    def play(self) -> None:
+        """Send everything, or until it is ended."""
+        loops = self.options.loops or _FOREVER
+        n_known = self.source.n_packets
+        if n_known is not None and self.options.loops:
+            self._total = n_known * loops
+        self._filling = [player.free.get() for player in self.players]
+        schedule = self.lay_round(0, first=True)
+        result = self.result
+        kept = result.read - result.left_out - result.too_long - result.too_short
+        if self.result.read == 0:
+            raise NothingToSendError("no packets to send: there are none")
+        if kept == 0:
+            raise NothingToSendError(
+                f"no packets to send: of {result.read}, {result.left_out} are left out by the "
+                f"edits, {result.too_long} are longer than the {self._longest} bytes that "
+                f"{self.link.name} takes, and {result.too_short} shorter than {_ETHERNET}"
+            )
+        self._total = kept * loops if self.options.loops else None
+        round_ns, n_laid = schedule.round_ns, 1
+        if self.options.run is not None:  # a packet's bytes are in use while it is under way
+            n_laid = max(min(loops, _TILE // kept), 1)
+            for number in range(1, n_laid):
+                self.lay_round(number * round_ns, first=False)
+        if self._streams:
+            self._stream_on(round_ns, n_laid, loops)
+        else:
+            self._play_whole(round_ns, n_laid, loops)
+        for player in self.players:
+            player.finish()
+        while any(player.is_alive() for player in self.players):
+            for player in self.players:
+                player.join(_TICK_S / len(self.players))
+            self.look()
+        self._require_none_failed()
+
+    def _play_whole(self, round_ns: int, n_laid: int, loops: int) -> None:
+        """All packets lie ready, n_laid rounds of them: C sends them, again and again."""
+        for number, player in enumerate(self.players):
+            blocks = [*self._held[number], self._filling[number]]
+            n = sum(map(len, blocks))
+            times = 1
+            if n and len(blocks) == 1 and self.options.run is None:
+                times = max(min(loops, _TILE // n), 1)
+                blocks[0].repeat(times, round_ns)
+            player.send(blocks, min(n // n_laid * loops, _FOREVER), times * n_laid * round_ns)
+        self.begin()
+
+    def _stream_on(self, round_ns: int, n_laid: int, loops: int) -> None:
+        for number in range(n_laid, loops):
+            self.lay_round(number * round_ns, first=False)
+        for player, block in zip(self.players, self._filling, strict=True):
+            player.send([block])
+
+    def end(self) -> ReplayResult:
+        """Have the players end, and count."""
+        for player in self.players:
+            player.stop()
+        for player in self.players:
+            if player.is_alive():
+                player.join()
+        if self._started_ns:
+            self.result.seconds = max(lib.xp_clock_ns() - self._started_ns, 0) * 1e-9
+        lanes = [player.lane.c for player in self.players]
+        taken, done = (sum(int(getattr(c, name)) for c in lanes) for name in ("taken", "done"))
+        refused = sum(int(c.refused) for c in lanes) + taken - done + (self.engine.lost() or 0)
+        self.result.sent, self.result.refused = taken - refused, refused
+        self.result.bytes = sum(int(c.bytes) for c in lanes)
+        self.result.stamped = sum(player.n_stamped for player in self.players)
+        self.result.late_us = self._late()
+        self.result.truncated = getattr(self.source, "truncated", None)
+        return self.result
+
+    def _late(self) -> dict[str, float]:
+        counts = np.add.reduce([player.late for player in self.players])
+        total = int(counts.sum())
+        if not total:
+            return {}
+        most = max(player.late_max_ns for player in self.players)
+        parts = {
+            name: (percentile(counts, lib.XP_HISTOGRAM_SUB_BITS, part, 0, most) or 0.0) / 1000
+            for name, part in (("p50", 50), ("p99", 99))
+        }
+        return {**{name: round(us, 3) for name, us in parts.items()}, "max": round(most / 1000, 3)}
 
 
 def replay(
-    path: str | Path,
+    source: Source,
     link: Link,
-    queues: Sequence[int],
+    options: ReplayOptions,
     *,
-    pps: float | None = None,
-    loops: int = 1,
-    mode: str = "auto",
     stop: Callable[[], bool] = lambda: False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int | None], None] = lambda n, total: None,
 ) -> ReplayResult:
-    """Send a capture's packets out of a link.
+    """Send the packets of a source out of a link.
 
     Args:
-        path: the capture file.
+        source: of packets; stays the caller's.
         link: the interface; it must be up.
-        queues: transmit queues; a flow goes to one of them.
-        pps: packets per second over all queues, not to be exceeded; None: as fast as the link
-            takes them.
-        loops: how often the capture is sent.
-        mode: `auto`, `zerocopy` or `copy`.
+        options: how.
         stop: asked now and then whether to end.
-        progress: told packets handed over, and packets in all.
+        progress: told packets handed over, and packets in all, where that is known.
 
     Raises:
-        XdpipeError: the capture or the link is not fit for it, or the link stops taking packets.
+        NothingToSendError: the source has no packets that can be sent.
+        XdpipeError: the link is not fit for it, or stops taking packets.
     """
-    result = ReplayResult()
-    geometry = Geometry.for_link(link)
-    longest = min(link.mtu + 14 + 8, geometry.frame_size)
-    lanes: list[_Lane] = []
-    with ExitStack() as stack:
-        for queue, packets in zip(queues, load(path, len(queues), longest, result), strict=True):
-            lane = _Lane(link, queue, mode, packets)
-            stack.callback(lane.close)
-            lanes.append(lane)
-        result.mode = lanes[0].mode
-        if result.mode == "zerocopy" and quirks(link.driver).tx_needs_program:
-            program = stack.enter_context(Program.load(PASS, "pass"))
-            stack.enter_context(XdpLink(program, link.index, link.name, "native"))
-            link.with_carrier(_CARRIER_S, stop)
-        total = loops * sum(len(lane.packets) for lane in lanes)
+    pace = options.pace
+    fast = pace.top or (pace.pps or 0) >= FAST_PPS
+    asked = EngineOptions(**{**vars(options.engine), "fast": fast})
+    with open_engine(link, asked, stop) as engine:
+        under_way = _Replay(source, link, engine, options, stop, progress)
         try:
-            _send_all(lanes, loops, pps, total, link, stop, progress, result)
+            under_way.play()
+        except _Ended:
+            under_way.result.interrupted = True
         finally:
-            for lane in lanes:
-                lane.drain(500)
-                counters = lane.page.read()
-                result.sent += counters["tx_completed"] - counters["tx_dropped"]
-                result.refused += counters["tx_dropped"] + counters["tx_abandoned"]
-    return result
-
-
-def _send_all(
-    lanes: list[_Lane],
-    loops: int,
-    pps: float | None,
-    total: int,
-    link: Link,
-    stop: Callable[[], bool],
-    progress: Callable[[int, int], None] | None,
-    result: ReplayResult,
-) -> None:
-    started = time.perf_counter()
-    last_taken = started
-    pace = Pace(pps, started)
-    n_sent = 0
-    for _ in range(loops):
-        for lane in lanes:
-            lane.at = 0
-        while any(lane.at < len(lane.packets) for lane in lanes):
-            now = time.perf_counter()
-            if stop():
-                result.interrupted = True
-                break
-            due = pace.due(now, n_sent, total)
-            taken = 0
-            for lane in lanes:
-                room = min(_CHUNK, due - n_sent - taken)
-                if room > 0:
-                    taken += lane.send(room)
-            n_sent += taken
-            if taken:
-                last_taken = now
-            elif due > n_sent and now - last_taken > _STALL_S:
-                raise XdpipeError(
-                    f"{link.name}: takes no packets any more after {n_sent} of {total}; "
-                    "is it still up, and the other side too?"
-                )
-            elif due <= n_sent:
-                time.sleep(min(pace.wait_s(now, n_sent), 0.05))
-                last_taken = now
-            if progress is not None:
-                progress(n_sent, total)
-        if result.interrupted:
-            break
-    result.seconds = time.perf_counter() - started
+            under_way.end()
+        return under_way.result

@@ -203,7 +203,7 @@ def reports(stages: list[Status]) -> list[RenderableType]:
             where = f" (queue {report['queue']})" if "queue" in report else ""
             tree = Tree(f"[bold]{stage['name']}[/bold]{where}")
             for name, value in report.items():
-                if name == "queue":
+                if name == "queue" or name.startswith("_"):  # for programs
                     continue
                 if isinstance(value, dict):
                     branch = tree.add(str(name))

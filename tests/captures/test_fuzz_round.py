@@ -15,7 +15,7 @@ from fuzz.targets import TARGETS, Target
 from xdpipe.stage import NativeStage
 from xdpipe.stages import Headers
 
-SECONDS = 2
+SECONDS = 1
 LACKS = CLANG.lacks()
 pytestmark = pytest.mark.skipif(LACKS is not None, reason=f"{LACKS}: ./dev fuzz installs it")
 

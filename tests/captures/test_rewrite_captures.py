@@ -24,7 +24,15 @@ from rewritten import bytes_of, check_columns, parsed
 from tshark import dissect
 from xdpipe.batch import FLAGS, Batch
 from xdpipe.capture import CaptureWriter
-from xdpipe.stages import DecrementTtl, SetAddresses, SetVlan, SwapAddresses
+from xdpipe.stages import (
+    DecrementTtl,
+    FitMtu,
+    FixChecksums,
+    MapAddresses,
+    SetAddresses,
+    SetVlan,
+    SwapAddresses,
+)
 
 SRC, DST = ("11.0.0.0/8", "fd11::/64"), ("12.255.0.0/16", "fd12:ffff::/96")
 """Networks: packets of different hosts stay packets of different hosts, as tshark likes them."""
@@ -34,6 +42,10 @@ STAGES: dict[str, Callable[[], Any]] = {
     "all addresses and ports": lambda: SetAddresses(
         "02:00:00:00:00:01", b"\x02\0\0\0\0\x02", ("10.0.255.255", "fd00:0:ffff::1"),
         ("192.0.2.0", "2001:db8::ffff"), 0, 65535,
+    ),
+    "maps": lambda: MapAddresses(
+        ip=[("10.0.0.0/8", "172.16.0.0/12"), ("0.0.0.0/0", "198.18.0.0/15"), ("::/0", "fd13::/48")],
+        port=[(range(1024), range(1024, 2048)), (range(40000, 65536), 7)],
     ),
     "ttl": lambda: DecrementTtl(expired=None),
     "swap": SwapAddresses,
@@ -85,7 +97,9 @@ def anew(packet: bytes) -> bytes | None:
         return None
 
 
-@pytest.mark.parametrize("names", [("all addresses and ports", "ttl"), ("swap",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "names", [("all addresses and ports", "ttl"), ("swap",), ("maps",)], ids=" ".join
+)
 def test_what_scapy_calls_right_it_calls_right_afterwards(
     packets: list[bytes], names: tuple[str, ...]
 ) -> None:
@@ -100,6 +114,27 @@ def test_what_scapy_calls_right_it_calls_right_afterwards(
             changed = bytes(after.packet(i))
             assert anew(changed) == changed, packet.hex()
     assert n_right > 10_000
+
+
+@pytest.mark.parametrize("mtu", [None, 300, 68])
+def test_scapy_calls_right_what_was_fixed(packets: list[bytes], mtu: int | None) -> None:
+    """But for packets with options, which may have part of their route before them."""
+    n_changed = 0
+    for first in range(0, len(packets), 128):
+        batch = parsed(packets[first : first + 128])
+        if mtu is not None:
+            FitMtu(mtu, truncate=True).process(batch)
+            check_columns(batch)
+        FixChecksums().process(batch)
+        fine = (batch.malformed == 0) & (batch.ip_version != 0) & ~batch.has("IP_OPTIONS")
+        for i in np.flatnonzero(fine & ~batch.has("FRAGMENT")).tolist():
+            packet = bytes(batch.packet(i))
+            n_changed += packet != packets[first + i]
+            end = int(batch.payload[i] + batch.payload_len[i])
+            rebuilt = anew(packet)
+            if rebuilt is not None and len(rebuilt) == len(packet):
+                assert rebuilt[:end] == packet[:end], packets[first + i].hex()
+    assert n_changed > (500 if mtu is None else 3000)
 
 
 def ones_sum(data: bytes) -> int:

@@ -98,6 +98,25 @@ def test_steer_leaves_out_what_the_filter_does_not_take(pipeline: str, tmp_path:
     assert result["verdicts"] == {"DROP": 5, "TX": 5, "PASS": 0, "FORWARD": 0, "INVALID": 0}
 
 
+def test_stages_see_no_batch_of_which_nothing_is_left(tmp_path: Path) -> None:
+    file = tmp_path / "last.py"
+    file.write_text(
+        "from xdpipe import DROP, Pipeline, Stage, Steering\n"
+        "class Last(Stage):\n"
+        "    requires = ('time_ns',)\n"
+        "    counters = ('seen',)\n"
+        "    def process(self, batch):\n"
+        "        self.count('seen', int(batch.time_ns[-1] > 0))\n"
+        "pipeline = Pipeline(Steering('udp dst port 9'), [Last()], default=DROP)\n"
+    )
+    capture = tmp_path / "others.pcap"
+    wrpcap(str(capture), packets(7, dport=10) + packets(1))
+    result = checked(str(file), "--pcap", capture, "--steer", "--batch", "4")
+    assert (result["packets"], result["not_taken"]) == (8, 7)
+    assert result["stages"][0]["errors"] == 0
+    assert result["stages"][0]["counters"] == {"seen": 1}
+
+
 def test_a_gzipped_capture_is_read(pipeline: str, tmp_path: Path) -> None:
     plain, packed = tmp_path / "a.pcap", tmp_path / "a.pcap.gz"
     wrpcap(str(plain), packets(10))

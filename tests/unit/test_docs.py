@@ -8,12 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from scapy.compat import raw
+from scapy.layers.dns import DNS, DNSQR
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
 
+from xdpipe.capture import CaptureReader
 from xdpipe.check import check
 from xdpipe.pipeline import load_pipeline
+from xdpipe.traffic.edit_file import edited
 
 # With both addresses: scapy would ask the network for a missing one.
 ETHER = Ether(src="02:00:00:00:00:02", dst="02:00:00:00:00:01")
@@ -153,3 +157,19 @@ def test_the_guide_says_what_its_stage_counts(tmp_path: Path) -> None:
     result = check(load_pipeline(file), capture)
     assert result["stages"][1]["counters"] == {"large": 2, "small": 2}
     assert result["verdicts"] == {"DROP": 2, "TX": 2, "PASS": 0, "FORWARD": 0, "INVALID": 0}
+
+
+def test_the_edit_that_the_guide_shows_does_what_it_says(tmp_path: Path, cache: None) -> None:
+    [block] = re.findall(r"```py\n(.*?)```", (ROOT / "docs/guide.md").read_text(), re.DOTALL)
+    file = tmp_path / "twice.py"
+    file.write_text(block)
+    question = DNS(id=7, qd=DNSQR(qname="www.example.com"))
+    answer = DNS(id=7, qr=1, qd=DNSQR(qname="www.example.com"))
+    ends = ETHER / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=53, dport=53)
+    capture = tmp_path / "dns.pcap"
+    wrpcap(str(capture), [ends / question, ends / answer, ETHER / IP(dst="10.0.0.2") / ICMP()])
+    with edited(capture, file) as made, CaptureReader(made.path) as reader:
+        packets = [packet.data for packet in reader]
+    assert (made.read, made.removed, made.added) == (3, 2, 1)
+    other = DNS(id=7, qd=DNSQR(qname="WWW.EXAMPLE.COM"))
+    assert packets == [raw(ends / question), raw(ends / other)]

@@ -149,15 +149,41 @@ def test_what_another_user_has_is_not_used(cache: Path) -> None:
     assert make.n == 4
 
 
-def test_the_longest_unused_go(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_code, "_N_KEPT", 3)
+def test_the_longest_unused_go(cache: Path) -> None:
+    room = kept_code.STAGES._replace(n_kept=3)
     make = Maker()
     for i, key in enumerate("abc"):
-        make.get(key)
+        make.get(key, room=room)
         os.utime(cache / "stages" / key, (i, i))
-    make.get("a")  # used now
-    make.get("d")
+    make.get("a", room=room)  # used now
+    make.get("d", room=room)
     assert {path.name for path in (cache / "stages").iterdir()} == {"a", "c", "d", "lock"}
+
+
+def test_what_is_kept_has_no_more_bytes_than_it_may(cache: Path) -> None:
+    room = kept_code.STAGES._replace(n_bytes=10_000)
+    make = Maker(bytes(4000))
+    for i, key in enumerate("abc"):
+        make.get(key, room=room)
+        os.utime(cache / "stages" / key, (i, i))
+    assert {path.name for path in (cache / "stages").iterdir()} == {"b", "c", "lock"}
+    Maker(bytes(20_000)).get("large", room=room)
+    assert {path.name for path in (cache / "stages").iterdir()} == {"large", "lock"}
+
+
+def test_what_a_killed_process_left_is_removed_and_what_another_makes_is_not(cache: Path) -> None:
+    rooms = [kept_code.STAGES._replace(waits=False)] * 2
+
+    def slowly(directory: Path) -> dict[str, Any]:
+        (cache / "stages/new-left").mkdir()
+        (cache / "stages/new-left/half").write_bytes(b"x")
+        Maker().get("meanwhile", room=rooms[1])
+        (directory / "code.so").write_bytes(b"slow")
+        return {}
+
+    with kept("key", slowly, room=rooms[0]) as (directory, _):
+        assert (directory / "code.so").read_bytes() == b"slow"
+    assert {path.name for path in (cache / "stages").iterdir()} == {"key", "meanwhile", "lock"}
 
 
 def test_of_several_at_once_one_makes_it() -> None:

@@ -239,22 +239,6 @@ def test_drain_gives_up_what_the_kernel_does_not_send(queue: Queue) -> None:
     assert queue.count("tx_abandoned") == 2
 
 
-def test_transmit_copies_packets_into_free_frames_as_many_as_there_is_room_for(
-    queue: Queue,
-) -> None:
-    packets = bytes(range(100, 200))
-    offsets = np.arange(0, 100, 10, dtype=np.uint64)
-    lens = np.full(10, 10, np.int32)
-    taken = lib.xp_transmit(
-        queue.worker, ffi.from_buffer("uint8_t[]", packets),
-        ffi.from_buffer("uint64_t[]", offsets), ffi.from_buffer("int32_t[]", lens), 10,
-    )  # fmt: skip
-    assert taken == 8
-    for i in range(8):
-        frame = queue.tx.addresses()[i] * FRAME
-        assert queue.memory[frame : frame + 10] == packets[i * 10 : i * 10 + 10]
-
-
 def test_cycle_returns_when_the_supervisor_calls(queue: Queue) -> None:
     queue.attention[0] = 1
     assert lib.xp_cycle(queue.worker) == lib.XP_CONTROL

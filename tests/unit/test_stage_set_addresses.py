@@ -279,7 +279,7 @@ def changes(draw: st.DrawFn) -> tuple[Packet, Packet, SetAddresses]:
     return before, changed, SetAddresses(**{name: new[name] for name in names})
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(changes())
 def test_checksums_are_what_is_computed_anew(drawn: tuple[Packet, Packet, SetAddresses]) -> None:
     before, after, stage = drawn

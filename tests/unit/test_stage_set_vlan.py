@@ -125,6 +125,27 @@ def test_the_outer_tag_is_popped(tags: tuple[Tag, ...]) -> None:
     assert counts(stage)["changed"] == (len(BEHIND) if tags else 0)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "becomes", "new"),
+    [
+        ({"vid": 100}, lambda t: (t[0], t[1], t[2], 100), (0x8100, 0, 0, 100)),
+        ({"vid": 7, "pcp": 2}, lambda t: (t[0], 2, t[2], 7), (0x8100, 2, 0, 7)),
+        ({"vid": 7, "tpid": 0x88A8}, lambda t: (t[0], t[1], t[2], 7), (0x88A8, 0, 0, 7)),
+    ],
+)
+@pytest.mark.parametrize("tags", TAGGED)
+def test_a_tag_is_put_in_only_where_there_is_none_to_change(
+    tags: tuple[Tag, ...], arguments: dict[str, Any], becomes: Any, new: Tag
+) -> None:
+    batch = parsed(made(kind, *tags) for kind in BEHIND)
+    stage = SetVlan(**arguments, put=True)
+    stage.process(batch)
+    after = (becomes(tags[0]), *tags[1:]) if tags else (new,)
+    assert bytes_of(batch) == [made(kind, *after) for kind in BEHIND]
+    check_columns(batch)
+    assert counts(stage) == {"changed": len(BEHIND), "left_alone": 0, "no_room": 0}
+
+
 def test_all_offsets_move_and_nothing_else() -> None:
     batch = parsed([made("IPv4 UDP"), made("ARP")])
     offsets = [name for name, column in COLUMNS.items() if column.offset]
@@ -264,7 +285,9 @@ def test_only_undecided_packets_with_the_mark() -> None:
 
 @pytest.mark.parametrize("kind", MALFORMED)
 @pytest.mark.parametrize(
-    "arguments", [{"vid": 1}, {"vid": 1, "push": True}, {"pop": True}], ids=str
+    "arguments",
+    [{"vid": 1}, {"vid": 1, "push": True}, {"pop": True}, {"vid": 1, "put": True}],
+    ids=str,
 )
 def test_malformed_packets_are_left_alone(kind: str, arguments: dict[str, Any]) -> None:
     batch = GuardedBatch(1).load([MALFORMED[kind]])
@@ -463,11 +486,16 @@ def test_check_writes_what_it_has_become(tmp_path: Path, batch_size: int) -> Non
         ({"vid": "5"}, "vid='5'"),
         ({"pcp": 8}, "pcp=8: 0 to 7"),
         ({"dei": 2}, "dei=2: True or False"),
+        ({"put": True, "pcp": 3}, "put=True: say the new tag's vid"),
+        ({"put": True, "push": True, "vid": 5}, "one of them"),
         ({"push": True}, "push=True: say the new tag's vid"),
         ({"push": True, "pcp": 1}, "say the new tag's vid"),
         ({"pop": True, "vid": 5}, "pop=True takes a tag out: no vid"),
-        ({"pop": True, "push": True, "vid": 5}, "push=True and pop=True: one of them"),
-        ({"vid": 5, "push": True, "tpid": 0x9100}, "tpid=37120: with push=True, 0x8100 or 0x88a8"),
+        ({"pop": True, "push": True, "vid": 5}, "push=True, pop=True and put=True: one of them"),
+        (
+            {"vid": 5, "push": True, "tpid": 0x9100},
+            "tpid=37120: with push=True or put=True, 0x8100",
+        ),
         ({"vid": 5, "tpid": 0x88A8}, "with push=True"),
         ({"vid": 5, "only": 1.5}, "only=1.5: a mark"),
     ],

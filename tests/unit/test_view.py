@@ -61,3 +61,11 @@ def test_dicts_of_the_same_keys_in_a_report_are_drawn_as_a_table() -> None:
     assert ["10.0.0.1", "1,234,567"] in [line.split() for line in lines]
     assert ["8"] in [line.split() for line in lines]
     assert '{"src": "10.0.0.1"}' in lines
+
+
+def test_what_is_for_programs_alone_is_not_drawn() -> None:
+    stage = {"name": "Measure", "reports": [{"runs": [], "_runs": ["eJzt"]}]}
+    console = Console(width=60, file=io.StringIO(), color_system=None)
+    console.print(*view.reports([stage]))
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().split() == ["Measure", "└──", "runs"]

@@ -20,8 +20,8 @@ def test_crafted_packets_arrive_and_a_socket_gets_their_payload(bench: Bench) ->
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert (told["packets"], told["sent"], told["refused"], told["flows"]) == (400, 400, 0, 200)
-    assert told["dev"] == "c0"
+    assert (told["read"], told["sent"], told["refused"]) == (400, 400, 0)
+    assert told["pps"] < 20_000 * 1.05
     with sock:
         got = [sock.recvfrom(2000) for _ in range(400)]
     assert {data[:3] for data, _ in got} == {b"abc"}

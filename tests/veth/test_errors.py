@@ -92,7 +92,7 @@ def test_what_does_not_exist_is_named(bench: Bench, args: list[str], message: st
             "DROP, TX, PASS or FORWARD",
         ),
         (
-            "import subprocess\nsubprocess.Popen(['sleep', '9'])\nfrom xdpipe import *\n"
+            "import subprocess\nsubprocess.Popen(['sleep', '1'])\nfrom xdpipe import *\n"
             "pipeline = Pipeline('udp')\n",
             "the file starts processes when imported; they would stay privileged",
         ),

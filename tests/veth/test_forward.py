@@ -25,7 +25,7 @@ from hosts import (
 )
 
 CROSS = PIPELINES / "cross.py"
-IPERF_S = float(os.environ.get("XDPIPE_IPERF_S", "2"))
+IPERF_S = float(os.environ.get("XDPIPE_IPERF_S", "1"))
 """Seconds of each direction and protocol; for a long run by hand."""
 
 

@@ -17,7 +17,7 @@ from hosts import KERNEL, PATIENCE, PIPELINES, Crossing, crossing, until, vlan_s
 from xdpipe.netns import Namespace
 
 FAR = {4: "192.0.2.1", 6: "fd02::1"}
-IPERF_S = float(os.environ.get("XDPIPE_IPERF_S", "2"))
+IPERF_S = float(os.environ.get("XDPIPE_IPERF_S", "1"))
 ROUTER = PIPELINES / "router.py"
 
 

@@ -30,6 +30,7 @@ def definitions() -> str:
         "#define XP_SET_RING ...\n#define XP_TAP_LEAVING ...\n#define XP_TAPS_MAX ...\n"
         "#define XP_KEY_WORDS ...\n#define XP_KEY_PARTS ...\n#define XP_CHAIN_MAX ...\n"
         "#define XP_HISTOGRAM_SUB_BITS ...\n#define XP_HISTOGRAM_BINS ...\n"
+        "#define XP_LATE_BINS ...\n"
         "struct xp_batch { uint32_t n; uint32_t port; uint8_t *base; uint8_t *texts; ...; };\n"
         "struct xp_counters { ...; };\n"
     ]
@@ -49,7 +50,8 @@ ffi.set_source(
     "xdpipe.core._core",
     "".join(f'#include "{header}"\n' for header in ("xp.h", *PARTS)),
     sources=[f"xdpipe/core/{name}" for name in SOURCES],
-    depends=[f"xdpipe/core/{name}" for name in HEADERS] + ["bpf/hints.h", "bpf/inject.h"],
+    depends=[f"xdpipe/core/{name}" for name in HEADERS]
+    + ["bpf/hints.h", "bpf/inject.h", "bpf/emit.h"],
     include_dirs=["xdpipe/core", "bpf"],
     extra_compile_args=["-O3", "-std=gnu11", *os.environ.get("XDPIPE_CFLAGS", "").split()],
     extra_link_args=os.environ.get("XDPIPE_LDFLAGS", "").split(),

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Checksums of TCP and UDP that stages want filled in as the packets leave (RFC 9293, 3.1; RFC 768;
- * with IPv6 RFC 8200, 8.1): by the NIC or the kernel where they do that, else here.
+ * Checksums computed whole (RFC 791, 3.1; RFC 9293, 3.1; RFC 768; RFC 792; RFC 4443, 2.3; with IPv6
+ * RFC 8200, 8.1), and those of TCP and UDP that stages want filled in as the packets leave: by the NIC
+ * or the kernel where they do that, else here.
  */
 #include "checksum.h"
+#include "pseudo_header.h"
 #include "xp.h"
 #include "tx_metadata.h"
 
@@ -55,14 +57,17 @@ static uint64_t sum_of_l4(const struct xp_batch *b, uint32_t i, uint32_t len)
 	return sum;
 }
 
-/* Sum of the pseudo header: addresses, protocol, length. */
+/* Sum of the pseudo header: addresses, protocol, length. ICMP has none. */
 static uint64_t sum_of_pseudo(const struct xp_batch *b, uint32_t i, uint32_t len)
 {
 	const uint8_t *ip = xp_packet(b, i) + b->l3[i];
-	uint8_t proto = b->flags[i] & XP_FLAG_TCP ? 6 : 17;
+	uint32_t flags = b->flags[i];
+	uint8_t proto = flags & XP_FLAG_TCP ? 6 : flags & XP_FLAG_UDP ? 17 : 58;
 	uint64_t sum = (uint64_t)htons(proto) + htons((uint16_t)(len >> 16)) + htons((uint16_t)len);
 
-	if (b->flags[i] & XP_FLAG_IPV4)
+	if (flags & XP_FLAG_ICMP)
+		return 0;
+	if (flags & XP_FLAG_IPV4)
 		return sum + sum_bytes(ip + 12, 8);
 	return sum + sum_bytes(ip + 8, 32);
 }
@@ -83,6 +88,37 @@ static void fill_checksum(const struct xp_batch *b, uint32_t i)
 	if (sum == 0 && b->flags[i] & XP_FLAG_UDP) /* which would say that there is none */
 		sum = 0xffff;
 	memcpy(field, &sum, 2);
+}
+
+/*
+ * Compute the checksum of TCP, UDP, ICMP or ICMPv6 of packet i, which is not malformed. Returns 1, or 0
+ * where it has none that can be computed: in fragments, where UDP's 0 says so, and where the other end
+ * that it covers is not the one in the IP header (pseudo_header.h).
+ */
+uint32_t xp_compute_l4_checksum(struct xp_batch *b, uint32_t i)
+{
+	uint32_t flags = b->flags[i];
+	int32_t at = xp_checksum_in_l4(flags);
+	uint16_t was;
+
+	if (flags & XP_FLAG_FRAGMENT || !xp_within(b, i, b->l4[i], (uint32_t)at + 2) ||
+	    xp_covered(b, i) != (XP_COVERS_SRC | XP_COVERS_DST))
+		return 0;
+	memcpy(&was, xp_packet(b, i) + b->l4[i] + at, 2);
+	if (was == 0 && flags & XP_FLAG_UDP)
+		return 0;
+	fill_checksum(b, i);
+	return 1;
+}
+
+/* Compute the checksum of an IPv4 header, which is whole. */
+void xp_compute_ip_checksum(uint8_t *ip)
+{
+	uint16_t sum = 0;
+
+	memcpy(ip + 10, &sum, 2);
+	sum = (uint16_t)~sum_bytes(ip, (ip[0] & 15) * 4u);
+	memcpy(ip + 10, &sum, 2);
 }
 
 /* Fragments have no checksum of their own. */

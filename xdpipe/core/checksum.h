@@ -112,4 +112,7 @@ static inline void xp_fix_l4_checksum(struct xp_batch *b, uint32_t i, uint64_t p
 	memcpy(field, &sum, 2);
 }
 
+uint32_t xp_compute_l4_checksum(struct xp_batch *b, uint32_t i);
+void xp_compute_ip_checksum(uint8_t *ip);
+
 #endif

@@ -15,15 +15,6 @@
 
 #define REFILL_MIN 64 /* frames go to the fill ring so many at a time, while packets come */
 
-static void relax(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-	__builtin_ia32_pause();
-#elif defined(__aarch64__)
-	__asm__ volatile("yield");
-#endif
-}
-
 /* Put up to n free frames on a port's fill ring. */
 static void fill(struct xp_umem *umem, struct xp_port *port, uint64_t n)
 {

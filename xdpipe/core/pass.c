@@ -6,28 +6,10 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "xp.h"
 #include "inject.h"
-
-#define BPF_PROG_TEST_RUN 10
-#define BPF_F_TEST_XDP_LIVE_FRAMES (1u << 1)
-#define FIRST_LEN 64 /* of a frame before the program sets its length; what it grows by is cleared */
-
-/* The part of union bpf_attr for BPF_PROG_TEST_RUN, and struct xdp_md (linux/bpf.h) */
-struct test_run {
-	uint32_t prog_fd, retval, data_size_in, data_size_out;
-	uint64_t data_in, data_out;
-	uint32_t repeat, duration, ctx_size_in, ctx_size_out;
-	uint64_t ctx_in, ctx_out;
-	uint32_t flags, cpu, batch_size, unused;
-};
-
-struct context {
-	uint32_t data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex;
-};
+#include "live.h"
 
 uint64_t xp_inject_bytes(void)
 {
@@ -45,33 +27,11 @@ uint64_t xp_inject_refused(const struct xp_pass *pass)
 	return ((const volatile struct xp_inject *)pass->inject)->refused;
 }
 
-/* Have the kernel run the program n times. 0 or -errno. */
-static int run(const struct xp_pass *pass, uint32_t n)
-{
-	static const uint8_t frame[FIRST_LEN];
-	struct context context = {
-		.data_end = FIRST_LEN,
-		.ingress_ifindex = pass->ifindex,
-	};
-	struct test_run attributes = {
-		.prog_fd = (uint32_t)pass->prog_fd,
-		.data_size_in = FIRST_LEN,
-		.data_in = (uint64_t)(uintptr_t)frame,
-		.repeat = n,
-		.ctx_size_in = sizeof(context),
-		.ctx_in = (uint64_t)(uintptr_t)&context,
-		.flags = BPF_F_TEST_XDP_LIVE_FRAMES,
-		.batch_size = n,
-	};
-
-	return syscall(SYS_bpf, BPF_PROG_TEST_RUN, &attributes, sizeof(attributes)) < 0 ? -errno : 0;
-}
-
 /* Whether we may: 0 or -errno. The program finds nothing to take. */
 int xp_pass_probe(struct xp_pass *pass)
 {
 	((struct xp_inject *)pass->inject)->next = XP_INJECT_MAX;
-	return run(pass, 1);
+	return xp_live_run(pass->prog_fd, pass->ifindex, 1, 1);
 }
 
 /*
@@ -89,7 +49,7 @@ void xp_pass_flush(struct xp_port *port)
 	if (n == 0)
 		return;
 	__atomic_store_n(&in->next, 0, __ATOMIC_RELEASE);
-	err = run(pass, n);
+	err = xp_live_run(pass->prog_fd, pass->ifindex, n, n);
 	if (err) {
 		c->pass_errno = (uint64_t)-err;
 		c->pass_failed += n - __atomic_load_n(&in->next, __ATOMIC_ACQUIRE);

@@ -11,7 +11,7 @@
 #define SEND_CALLS_MAX 64 /* in a row, so that a tx ring that does not drain holds nobody up */
 
 /* Ask the kernel to send. Copy mode sends within the call, a budget of packets at a time. */
-static void kick_tx(const struct xp_worker *w, struct xp_port *out)
+void xp_kick_tx(const struct xp_worker *w, struct xp_port *out)
 {
 	struct xp_counters *c = out->counters;
 	struct xp_ring *tx = &out->xsk->tx;
@@ -251,40 +251,9 @@ void xp_reclaim(struct xp_worker *w)
 	for (struct xp_port *out = w->ports; out < w->ports + w->n_ports; out++) {
 		if (in_flight(out) == 0)
 			continue;
-		kick_tx(w, out);
+		xp_kick_tx(w, out);
 		take_back(w, out);
 	}
-}
-
-/*
- * Copy packets that lie elsewhere into free frames and send them, as many as there are frames and
- * room for; none may be longer than a frame. Returns how many were submitted. For workers that only
- * send, by one port: their frames do not go to the fill ring.
- */
-uint32_t xp_transmit(struct xp_worker *w, const uint8_t *packets, const uint64_t *offsets,
-		     const int32_t *lens, uint32_t n)
-{
-	struct xp_umem *umem = w->umem;
-	struct xp_ring *tx = &w->ports->xsk->tx;
-	uint32_t first;
-
-	xp_reclaim(w);
-	if (n > umem->n_free)
-		n = umem->n_free;
-	n = ring_reserve(tx, n);
-	first = tx->cached_producer;
-	for (uint32_t i = 0; i < n; i++) {
-		struct xdp_desc *d = ring_desc(tx, first + i);
-
-		d->addr = umem->free[--umem->n_free];
-		d->len = (uint32_t)lens[i];
-		d->options = 0;
-		memcpy(umem->base + d->addr, packets + offsets[i], d->len);
-	}
-	ring_submit(tx, n);
-	w->ports->counters->tx_submitted += n;
-	xp_reclaim(w);
-	return n;
 }
 
 /*

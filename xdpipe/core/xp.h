@@ -255,8 +255,7 @@ int xp_receive(struct xp_worker *w);
 void xp_dispatch(struct xp_worker *w);
 void xp_take_back(struct xp_worker *w);
 void xp_reclaim(struct xp_worker *w);
-uint32_t xp_transmit(struct xp_worker *w, const uint8_t *packets, const uint64_t *offsets,
-		     const int32_t *lens, uint32_t n);
+void xp_kick_tx(const struct xp_worker *w, struct xp_port *out);
 int xp_drain_tx(struct xp_worker *w, uint32_t timeout_ms);
 
 /* pass.c */
@@ -376,6 +375,7 @@ void xp_tap_leaving(struct xp_batch *b, uint32_t default_verdict);
 
 /* capture.c */
 int xp_fill_from_capture(struct xp_batch *b, void *next_ex, void *handle);
+uint64_t xp_order_times(struct xp_batch *batch, uint64_t since);
 
 /* a native stage that has no state but its counters; all others have a header in stages/ */
 struct xp_counts_state {

@@ -5,11 +5,15 @@ from xdpipe.stages.count import Count
 from xdpipe.stages.decap import Decap
 from xdpipe.stages.decrement_ttl import DecrementTtl
 from xdpipe.stages.dns import Dns
+from xdpipe.stages.fit_mtu import FitMtu
+from xdpipe.stages.fix_checksums import FixChecksums
 from xdpipe.stages.flow_meter import FlowMeter
 from xdpipe.stages.headers import Headers
 from xdpipe.stages.histogram import Histogram
 from xdpipe.stages.http1 import Http1
 from xdpipe.stages.http2 import Http2
+from xdpipe.stages.map_addresses import MapAddresses
+from xdpipe.stages.measure import Measure
 from xdpipe.stages.rate_limit import RateLimit
 from xdpipe.stages.record import Record
 from xdpipe.stages.sample import Sample
@@ -26,12 +30,16 @@ __all__ = [
     "Decap",
     "DecrementTtl",
     "Dns",
+    "FitMtu",
+    "FixChecksums",
     "Flow",
     "FlowMeter",
     "Headers",
     "Histogram",
     "Http1",
     "Http2",
+    "MapAddresses",
+    "Measure",
     "Prefix",
     "RateLimit",
     "Record",

@@ -13,6 +13,7 @@ from xdpipe.batch import COLUMNS
 from xdpipe.core._core import ffi, lib
 from xdpipe.errors import XdpipeError
 from xdpipe.keep import keep_with
+from xdpipe.log_bins import first_of, percentile
 from xdpipe.stage import NativeStage
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Histogram(NativeStage):
     def bins(self) -> list[tuple[int, int, int]]:
         """The bins: the first value of each, the first one behind it, packets."""
         if self._edges is None:
-            edges = [*map(_first_of, range(_N_BINS + 1))]
+            edges = [first_of(k, _SUB_BITS) for k in range(_N_BINS + 1)]
         else:
             edges = self._edges.tolist()
         pairs = itertools.pairwise(edges)
@@ -109,14 +110,10 @@ class Histogram(NativeStage):
 
         None: there are no packets, or the edges are one's own.
         """
-        n_counted = int(self._bins.sum())
-        if self._edges is not None or not n_counted:
+        if self._edges is not None:
             return None
-        wanted = max(1, -(-n_counted * percent // 100))
-        index = int(np.searchsorted(np.cumsum(self._bins), wanted))
-        first = max(_first_of(index), int(self.state.least))
-        last = min(_first_of(index + 1) - 1, int(self.state.greatest))
-        return first if first == last else (first + last) / 2
+        least, greatest = int(self.state.least), int(self.state.greatest)
+        return percentile(self._bins, _SUB_BITS, percent, least, greatest)
 
     def report(self) -> Mapping[str, Any]:
         """Return least, greatest, mean, percentiles, and the bins that are not empty.
@@ -143,14 +140,8 @@ class Histogram(NativeStage):
         if self._edges is not None:
             return self.bins
         n_packets = self._bins.reshape(-1, 1 << _SUB_BITS).sum(axis=1).tolist()
-        edges = [_first_of(k << _SUB_BITS) for k in range(len(n_packets) + 1)]
+        edges = [first_of(k << _SUB_BITS, _SUB_BITS) for k in range(len(n_packets) + 1)]
         return [(*pair, n) for pair, n in zip(itertools.pairwise(edges), n_packets, strict=True)]
-
-
-def _first_of(index: int) -> int:
-    """Return the least value of a bin: what xp_histogram_bin maps to it."""
-    shift = max(0, (index >> _SUB_BITS) - 1)
-    return (index - (shift << _SUB_BITS)) << shift
 
 
 def _check_edges(edges: Any) -> None:

@@ -14,6 +14,19 @@ Address: TypeAlias = str | IPv4Address | IPv6Address | IPv4Network | IPv6Network
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
+def read_mac(who: str, given: object) -> bytes:
+    """Return the 6 bytes of a MAC address.
+
+    Raises:
+        XdpipeError: it is none; the message begins with `who`.
+    """
+    if isinstance(given, str) and _MAC.fullmatch(given):
+        return bytes.fromhex(given.replace(":", ""))
+    if isinstance(given, bytes) and len(given) == 6:
+        return given
+    raise XdpipeError(f'{who}={given!r}: write a MAC address, "02:00:00:00:00:01", or 6 bytes')
+
+
 class SetAddresses(Rewriting):
     """Set addresses of Ethernet and IP and ports of TCP and UDP in the undecided packets.
 
@@ -86,15 +99,7 @@ class SetAddresses(Rewriting):
         return self._values
 
     def _mac(self, name: str, given: object) -> bytes | None:
-        if given is None:
-            return None
-        if isinstance(given, str) and _MAC.fullmatch(given):
-            return bytes.fromhex(given.replace(":", ""))
-        if isinstance(given, bytes) and len(given) == 6:
-            return given
-        raise XdpipeError(
-            f'{self.name}: {name}={given!r}: write a MAC address, "02:00:00:00:00:01", or 6 bytes'
-        )
+        return None if given is None else read_mac(f"{self.name}: {name}", given)
 
     def _networks(self, name: str, given: object) -> dict[int, IPv4Network | IPv6Network]:
         """Return by version what an address is to lie in; a whole address is the smallest."""

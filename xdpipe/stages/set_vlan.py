@@ -10,6 +10,7 @@ from xdpipe.stages.rewriting import Rewriting, is_number
 
 _C_TAG, _S_TAG = 0x8100, 0x88A8
 _SET, _PUSH, _POP = lib.XP_SET_VLAN_SET, lib.XP_SET_VLAN_PUSH, lib.XP_SET_VLAN_POP
+_PUT = lib.XP_SET_VLAN_PUT
 
 
 class SetVlan(Rewriting):
@@ -36,6 +37,7 @@ class SetVlan(Rewriting):
         dei: whether it may be dropped before others.
         push: put a new outer tag in, which takes a vid; pcp and dei are 0 unless given.
         pop: take the outer tag out.
+        put: set the outer tag's fields, and where there is no tag push one, as with push.
         tpid: of a tag that is pushed: 0x8100, or 0x88a8 for a service tag (802.1ad).
         only: the packets whose column `mark` has this value, a uint32; None: all.
 
@@ -56,16 +58,18 @@ class SetVlan(Rewriting):
         *,
         push: bool = False,
         pop: bool = False,
+        put: bool = False,
         tpid: int = _C_TAG,
         only: int | None = None,
     ) -> None:
         super().__init__(only)
-        if push and pop:
-            raise XdpipeError(f"{self.name}: push=True and pop=True: one of them")
+        if push + pop + put > 1:
+            raise XdpipeError(f"{self.name}: push=True, pop=True and put=True: one of them")
         if pop and (vid, pcp, dei) != (None, None, None):
             raise XdpipeError(f"{self.name}: pop=True takes a tag out: no vid, pcp or dei with it")
-        if push and vid is None:
-            raise XdpipeError(f"{self.name}: push=True: say the new tag's vid, 0 to 4094")
+        if (push or put) and vid is None:
+            how = "push" if push else "put"
+            raise XdpipeError(f"{self.name}: {how}=True: say the new tag's vid, 0 to 4094")
         if not pop and (vid, pcp, dei) == (None, None, None):
             raise XdpipeError(f"{self.name}: nothing to do; give vid, pcp or dei, push or pop")
         if vid is not None and not is_number(vid, 0, 4094):
@@ -74,12 +78,14 @@ class SetVlan(Rewriting):
             raise XdpipeError(f"{self.name}: pcp={pcp!r}: 0 to 7")
         if dei is not None and dei not in (0, 1):
             raise XdpipeError(f"{self.name}: dei={dei!r}: True or False")
-        if tpid not in (_C_TAG, _S_TAG) or (tpid != _C_TAG and not push):
-            raise XdpipeError(f"{self.name}: tpid={tpid!r}: with push=True, 0x8100 or 0x88a8")
+        if tpid not in (_C_TAG, _S_TAG) or (tpid != _C_TAG and not (push or put)):
+            raise XdpipeError(
+                f"{self.name}: tpid={tpid!r}: with push=True or put=True, 0x8100 or 0x88a8"
+            )
         fields = ((vid, 0xFFF, 0), (pcp, 7, 13), (dei, 1, 12))
         given = [(int(value), mask, bit) for value, mask, bit in fields if value is not None]
         self._values = {
-            "deed": _PUSH if push else _POP if pop else _SET,
+            "deed": _PUSH if push else _POP if pop else _PUT if put else _SET,
             "tpid": tpid,
             "keep": 0xFFFF & ~sum(mask << bit for _, mask, bit in given),
             "set": sum(value << bit for value, _, bit in given),

@@ -3,7 +3,7 @@
  * The native stage Histogram: how often which values of a column come.
  *
  * Without edges of one's own the bins are those of HdrHistogram (Tene): 32 of equal width for each power of
- * two. Values below 64 have a bin each; a bin above is as wide as 1/32 of its values at the most, so
+ * two (xp_log_bin). Values below 64 have a bin each; a bin above is as wide as 1/32 of its values at the most, so
  * that its middle is off by 1/64, 1.6 %.
  */
 #include "xp.h"
@@ -15,15 +15,9 @@
 /* In the order of Histogram.counters in xdpipe/stages/histogram.py. */
 enum { N_COUNTED, N_UNDER, N_OVER, N_ABSENT, N_SKIPPED };
 
-/* Which of XP_HISTOGRAM_BINS bins a value is in: its SUB_BITS bits behind the first, and how many follow. */
 uint32_t xp_histogram_bin(uint64_t value)
 {
-	uint32_t shift;
-
-	if (value < 1u << SUB_BITS)
-		return (uint32_t)value;
-	shift = 63 - SUB_BITS - (uint32_t)__builtin_clzll(value);
-	return (shift << SUB_BITS) + (uint32_t)(value >> shift);
+	return xp_log_bin(value, SUB_BITS);
 }
 
 /* The last edge that is not above the value, which is not below the first: a search without branches. */
@@ -43,7 +37,7 @@ static void count_value(struct xp_histogram_state *s, uint64_t value)
 	s->sum_low += value;
 	s->sum_high += s->sum_low < value;
 	if (!s->edges) {
-		s->bins[xp_histogram_bin(value)]++;
+		s->bins[xp_log_bin(value, SUB_BITS)]++;
 	} else if (value < s->edges[0]) {
 		s->counters[N_UNDER]++;
 		return;

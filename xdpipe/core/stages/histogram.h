@@ -36,4 +36,18 @@ uint32_t xp_histogram_bin(uint64_t value);
 int xp_stage_histogram(struct xp_batch *batch, void *state);
 /* cdef end */
 
+/*
+ * Which bin a value is in, as HdrHistogram (Tene) has them: 2^sub_bits of equal width for each power of two. Its
+ * sub_bits bits behind the first, and how many follow.
+ */
+static inline uint32_t xp_log_bin(uint64_t value, uint32_t sub_bits)
+{
+	uint32_t shift;
+
+	if (value < 1u << sub_bits)
+		return (uint32_t)value;
+	shift = 63 - sub_bits - (uint32_t)__builtin_clzll(value);
+	return (shift << sub_bits) + (uint32_t)(value >> shift);
+}
+
 #endif

@@ -3,17 +3,9 @@
 #define XP_STAGE_SET_ADDRESSES_H
 
 #include "stages/action.h"
+#include "stages/addresses.h"
 
 /* cdef begin */
-enum xp_end { XP_SRC, XP_DST };
-
-/* An address to be: (what it was & keep) | set. Of IPv4 the first 4 bytes. */
-struct xp_new_address {
-	uint32_t wanted;
-	uint8_t keep[16];
-	uint8_t set[16];
-};
-
 struct xp_set_addresses_state {
 	uint64_t *counters; /* set, partly, left_alone */
 	struct xp_only only;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The native stage SetVlan: change the outer VLAN tag of undecided packets, put one in, take one out.
+ * The native stage SetVlan: change the outer VLAN tag of undecided packets, put one in, take one out,
+ * or put one in where there is none to change.
  *
  *   dst 6, src 6, [TPID 2, TCI 2], [TPID 2, TCI 2], type 2, ...   IEEE 802.1Q, 9.3
  *   TCI: PCP 3 bits, DEI 1, VID 12                                IEEE 802.1Q, 9.6
@@ -150,7 +151,8 @@ static int set(struct xp_batch *b, uint32_t i, const struct xp_set_vlan_state *s
 		return N_CHANGED;
 	}
 	if (!tag)
-		return N_LEFT_ALONE;
+		return s->deed == XP_SET_VLAN_PUT && b->n_vlans[i] == 0 ? push(b, i, s)
+									 : N_LEFT_ALONE;
 	tci = (uint16_t)((xp_get16(tag + 2) & s->keep) | s->set);
 	xp_put16(tag + 2, tci);
 	b->vlan_tci[2 * i] = tci;
@@ -167,9 +169,9 @@ int xp_stage_set_vlan(struct xp_batch *b, void *state)
 		if (!xp_is_chosen(b, i, s->only))
 			continue;
 		if (!b->malformed[i] && xp_is_outermost(b, i) && xp_within(b, i, 0, MACS + 2))
-			count = s->deed == XP_SET_VLAN_SET    ? set(b, i, s)
-				: s->deed == XP_SET_VLAN_PUSH ? push(b, i, s)
-							      : pop(b, i);
+			count = s->deed == XP_SET_VLAN_PUSH  ? push(b, i, s)
+				: s->deed == XP_SET_VLAN_POP ? pop(b, i)
+							     : set(b, i, s);
 		s->counters[count]++;
 	}
 	return 0;

@@ -5,7 +5,7 @@
 #include "stages/action.h"
 
 /* cdef begin */
-enum xp_set_vlan_deed { XP_SET_VLAN_SET, XP_SET_VLAN_PUSH, XP_SET_VLAN_POP };
+enum xp_set_vlan_deed { XP_SET_VLAN_SET, XP_SET_VLAN_PUSH, XP_SET_VLAN_POP, XP_SET_VLAN_PUT };
 
 struct xp_set_vlan_state {
 	uint64_t *counters; /* changed, left_alone, no_room */

@@ -432,22 +432,36 @@ static void look_at(struct xp_batch *b, struct xp_tls *t, uint32_t i, uint64_t *
 		end(&k);
 }
 
+/* What the columns say of packets that there is nothing to say of; column by column, which is faster. */
+static void clear(struct xp_batch *b)
+{
+	size_t n = b->n;
+
+	memset(b->tls_record_type, 0, n * sizeof(*b->tls_record_type));
+	memset(b->tls_record_version, 0, n * sizeof(*b->tls_record_version));
+	memset(b->tls_record_len, 0, n * sizeof(*b->tls_record_len));
+	memset(b->tls_n_records, 0, n * sizeof(*b->tls_n_records));
+	memset(b->tls_alert, 0, n * sizeof(*b->tls_alert));
+	memset(b->tls_hello, 0, n * sizeof(*b->tls_hello));
+	memset(b->tls_malformed, 0, n * sizeof(*b->tls_malformed));
+	memset(b->tls_version, 0, n * sizeof(*b->tls_version));
+	memset(b->tls_legacy_version, 0, n * sizeof(*b->tls_legacy_version));
+	memset(b->tls_cipher, 0, n * sizeof(*b->tls_cipher));
+	memset(b->tls_sni, 0, n * sizeof(*b->tls_sni));
+	memset(b->tls_alpn, 0, n * sizeof(*b->tls_alpn));
+	memset(b->tls_ciphers, 0, n * sizeof(*b->tls_ciphers));
+	memset(b->tls_extensions, 0, n * sizeof(*b->tls_extensions));
+	memset(b->tls_ja4, 0, n * sizeof(*b->tls_ja4));
+}
+
 int xp_stage_tls(struct xp_batch *b, void *state)
 {
 	struct xp_tls_state *s = state;
-	const xp_text_t none = {0, 0};
 
-	for (uint32_t i = 0; i < b->n; i++) {
-		b->tls_record_type[i] = 0;
-		b->tls_record_version[i] = b->tls_record_len[i] = b->tls_n_records[i] = 0;
-		b->tls_alert[i] = 0;
-		b->tls_hello[i] = b->tls_malformed[i] = 0;
-		b->tls_version[i] = b->tls_legacy_version[i] = b->tls_cipher[i] = 0;
-		b->tls_sni[i] = b->tls_alpn[i] = b->tls_ciphers[i] = b->tls_extensions[i] =
-			b->tls_ja4[i] = none;
+	clear(b);
+	for (uint32_t i = 0; i < b->n; i++)
 		if (b->tcp_stream[i] &&
 		    (b->tcp_n_pieces[i] || b->tcp_stream_told[i] & (XP_TCP_ENDS | XP_TCP_RESET)))
 			look_at(b, s->tls, i, s->counters);
-	}
 	return 0;
 }
