@@ -10,7 +10,9 @@ import pytest
 from hosts import PIPELINES, Crossing, crossing
 from stamped import Stamp, stamped_capture
 from xdpipe.link import Link
-from xdpipe.replay import replay
+from xdpipe.replay import ReplayOptions, replay
+from xdpipe.traffic.capture_source import CaptureSource
+from xdpipe.traffic.pace import Pace
 from xdpipe.traffic.rate_search import SearchOptions, Trial, search_rate
 from xdpipe.traffic.receiver import Receiver, ReceiverOptions
 
@@ -39,8 +41,10 @@ def test_the_rate_that_a_link_carries_is_found(
         def trial(pps: float) -> Trial:
             run, n = next(runs), round(pps * TRIAL_S)
             capture = stamped_capture(tmp_path / "run.pcap", [Stamp(k, run=run) for k in range(n)])
+            source = CaptureSource(capture)
             with across.client:
-                sent = replay(capture, out, [0], pps=pps)
+                sent = replay(source, out, ReplayOptions(Pace(pps=pps)))
+            source.close()
             receiver.settle(0.2)
             assert sent.sent == n
             return Trial.of(pps, sent.seconds, receiver.take(run, n))
