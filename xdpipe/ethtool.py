@@ -107,6 +107,22 @@ def takes_vlan_tags(name: str) -> bool:
     return answer is not None and bool(_VALUE.unpack(answer)[1] & _FLAG_RXVLAN)
 
 
+def is_up(name: str) -> bool | None:
+    """Return whether somebody set an interface up, in a few us; None: there is none of that name.
+
+    Args:
+        name: of an interface of the calling thread's network namespace.
+    """
+    request = bytearray(struct.pack("=16sH14x", _encode(name), 0))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            fcntl.ioctl(sock, _SIOCGIFFLAGS, request)
+        except OSError:
+            return None
+    (flags,) = struct.unpack_from("=H", request, _IFNAMSIZ)
+    return bool(flags & _IFF_UP)
+
+
 def set_up(name: str) -> None:
     """Set an interface up.
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from xdpipe.core._core import ffi, lib
 from xdpipe.errors import XdpipeError
+from xdpipe.ethtool import is_up
 from xdpipe.log_bins import percentile
 from xdpipe.traffic import probe
 from xdpipe.traffic.block import N_BLOCKS
@@ -232,7 +233,9 @@ class _Replay:
         if over or self._stop():
             raise _Ended
         self._require_none_failed()
-        again = self.link.again()
+        if is_up(self.link.name):
+            return
+        again = self.link.again()  # it may have another name by now
         if again is None or not again.up:
             self._fail(0, "is gone" if again is None else "is down")
 
