@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xdpipe.batch import COLUMNS
+from xdpipe.beside import look_beside
 from xdpipe.chain import checked_budget, describe
 from xdpipe.core._core import lib
 from xdpipe.errors import CodeError, XdpipeError
@@ -158,7 +159,7 @@ def load_pipeline(file: str | Path, budget_us: float | None = None) -> Pipeline:
         raise XdpipeError(f"{file}: not a Python file; its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    sys.path.insert(0, str(path.parent))  # as python FILE does: modules beside it import
+    look_beside(path)
     try:
         spec.loader.exec_module(module)
     except CodeError:

@@ -127,9 +127,11 @@ PARSERS = {
         depth=400, streams=True, more=http2_packets,
     ),
 }  # fmt: skip
-NO_PARSERS = {"Count", "DecrementTtl", "FlowMeter", "Histogram", "RateLimit", "Record", "Sample",
-              "SetAddresses", "SetVlan", "SwapAddresses", "Top", "Where"}  # fmt: skip
-"""Stages that read nothing of a packet but what others said of it, or that libpcap reads."""
+NO_PARSERS = {"Count", "DecrementTtl", "FitMtu", "FixChecksums", "FlowMeter", "Histogram",
+              "MapAddresses", "Measure", "RateLimit", "Record", "Sample", "SetAddresses", "SetVlan",
+              "SwapAddresses", "Top", "Where"}  # fmt: skip
+"""Stages that read nothing of a packet but what others said of it, or that libpcap reads, or a stamp
+at its end."""
 
 
 def values(batch: Batch, name: str) -> np.ndarray:

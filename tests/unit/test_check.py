@@ -12,6 +12,8 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.utils import rdpcap, wrpcap
 
+from xdpipe.pipeline import load_pipeline
+
 PIPELINE = """
 from xdpipe import TX, Batch, Pipeline, Stage, Steering
 from xdpipe.stages import Headers
@@ -213,3 +215,14 @@ def test_it_needs_no_privilege(pipeline: str, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["packets"] == 3
+
+
+def test_files_loaded_again_and_again_leave_the_search_path_as_long(
+    pipeline: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    load_pipeline(pipeline)
+    first = [*sys.path]
+    assert first[0] == str(Path(pipeline).parent)
+    load_pipeline(pipeline)
+    assert sys.path == first

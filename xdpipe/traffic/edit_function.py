@@ -9,6 +9,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from xdpipe.beside import look_beside
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -71,7 +73,7 @@ class EditFunction:
             raise EditError(f"{path}: not a Python file; its name must end in .py")
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
-        sys.path.insert(0, str(path.parent))  # as python FILE does: modules beside it import
+        look_beside(path)
         try:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:  # whatever a user's file raises
