@@ -130,8 +130,8 @@ PARSERS = {
 NO_PARSERS = {"Count", "DecrementTtl", "FitMtu", "FixChecksums", "FlowMeter", "Histogram",
               "MapAddresses", "Measure", "RateLimit", "Record", "Sample", "SetAddresses", "SetVlan",
               "SwapAddresses", "Top", "Where"}  # fmt: skip
-"""Stages that read nothing of a packet but what others said of it, or that libpcap reads, or a stamp
-at its end."""
+"""Stages that read nothing of a packet but what others said of it, what libpcap reads, or a stamp at
+its end."""
 
 
 def values(batch: Batch, name: str) -> np.ndarray:
