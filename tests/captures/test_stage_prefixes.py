@@ -130,7 +130,7 @@ PARSERS = {
 NO_PARSERS = {"Count", "DecrementTtl", "FitMtu", "FixChecksums", "FlowMeter", "Histogram",
               "MapAddresses", "Measure", "RateLimit", "Record", "Sample", "SetAddresses", "SetVlan",
               "SwapAddresses", "Top", "Where"}  # fmt: skip
-"""Stages that read nothing of a packet but what others said of it, what libpcap reads, or a stamp at
+"""Stages that read of a packet only what others said of it, what libpcap reads, or a stamp at
 its end."""
 
 
