@@ -121,11 +121,21 @@ class RunDir:
         )
 
     def listen(self) -> socket.socket:
-        """Return a listening socket on which the supervisor answers."""
+        """Return a listening socket on which the supervisor answers.
+
+        Raises:
+            XdpipeError: its path is longer than unix(7) allows.
+        """
         path = self.path / "control.sock"
         path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        listener.bind(str(path))
+        try:
+            listener.bind(str(path))
+        except OSError as error:
+            listener.close()
+            raise XdpipeError(
+                f"{path}: {error.strerror or error}; have XDPIPE_RUN_DIR name a short path"
+            ) from error
         listener.listen()
         return listener
 

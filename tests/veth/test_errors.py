@@ -172,3 +172,9 @@ def test_replay_tells_what_is_wrong(bench: Bench, tmp_path: Path) -> None:
 
 def test_down_where_nothing_runs_says_so(bench: Bench) -> None:
     assert refused(bench, "down", "h0") == "xdpipe: h0: no pipeline of xdpipe there"
+
+
+def test_a_directory_with_too_long_a_path_is_one_clear_line(bench: Bench, tmp_path: Path) -> None:
+    bench.run_dir = tmp_path / ("d" * 100)
+    line = refused(bench, "run", str(PIPELINES / "pass_all.py"), "--dev", "h0")
+    assert "have XDPIPE_RUN_DIR name a short path" in line

@@ -25,7 +25,7 @@ HELD_NS = 20_000_000
 @contextmanager
 def measuring(bench: Bench, where: Namespace, dev: str, *args: str) -> Iterator[Running]:
     """Run `xdpipe measure` there, with a directory of its own, from when it takes packets on."""
-    run_dir = bench.run_dir.parent / "measure"
+    run_dir = bench.run_dir.parent / "m"  # the path of a socket has 107 bytes
     popen = where.popen(
         [sys.executable, "-P", "-m", "xdpipe.cli", "measure", "--dev", dev, "--json", *args],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
