@@ -2,9 +2,7 @@
 
 A worker gives packets back by itself, by running an XDP program whose descriptor it was handed
 (bpf/inject.c, core/pass.c). Here is what takes privilege: the program with its map, made by the
-supervisor for each queue, and attached somewhere. A program that is attached nowhere costs 24 ms of
-RCU waiting a call, since each then changes the kernel's XDP dispatcher (bpf_prog_test_run_xdp in
-net/bpf/test_run.c); so it is attached to `lo` of a namespace of its own, which nothing passes.
+supervisor for each queue, and attached where nothing passes (bpf_idle.py).
 """
 
 from __future__ import annotations
@@ -88,10 +86,8 @@ class Injector:
 
     def __init__(self, link: Link) -> None:
         from xdpipe.bpf_cache import compiled
-        from xdpipe.bpf_link import XdpLink
+        from xdpipe.bpf_idle import attach_idle
         from xdpipe.bpf_module import Module
-        from xdpipe.link import Link
-        from xdpipe.netns import Namespace
 
         path = Path(program_source("inject.c"))
         source = f"#define XP_IFINDEX {link.index}\n{path.read_text()}"
@@ -99,11 +95,7 @@ class Injector:
             module = stack.enter_context(Module(compiled(source, path.parent)))
             program = stack.enter_context(module.load("inject_packet"))
             shared = stack.enter_context(module.map("inject"))
-            namespace = Namespace()
-            stack.callback(namespace.close)
-            with namespace:
-                loopback = Link.find("lo")
-                stack.enter_context(XdpLink(program, loopback.index, "lo", "generic"))
+            attach_idle(program, stack)
             self.way_back = WayBack(os.dup(program.fd), os.dup(shared.fd), link.index)
             stack.callback(self.way_back.close)
             self.way_back.probe()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from xdpipe.bpf import BpfError
 from xdpipe.bpf_cache import compiled
+from xdpipe.bpf_idle import attach_idle
 from xdpipe.bpf_link import XdpLink
 from xdpipe.bpf_module import Module
 from xdpipe.bpf_program import (
@@ -27,15 +28,14 @@ from xdpipe.bpf_program import (
 from xdpipe.btf import member_offset
 from xdpipe.core._core import ffi, lib
 from xdpipe.errors import XdpipeError
-from xdpipe.link import Link
 from xdpipe.netdev import takes_frames
-from xdpipe.netns import Namespace
 from xdpipe.resources import program_source
 from xdpipe.traffic.engine import Engine, Lane
 
 if TYPE_CHECKING:
     from xdpipe.bpf import Map
     from xdpipe.bpf_module import Compiled
+    from xdpipe.link import Link
 
 BATCH = 64
 """Packets that the kernel hands on at once, as a NIC's poll would; a veth's ring holds 256."""
@@ -91,12 +91,7 @@ class LiveEngine(Engine):
         shared = self._open.enter_context(module.map("emit"))
         size = -(-lib.xp_emit_bytes() // mmap.PAGESIZE) * mmap.PAGESIZE
         memory = mmap.mmap(shared.fd, size)
-        # attached nowhere it would cost 24 ms a call: see inject.py
-        namespace = Namespace()
-        self._open.callback(namespace.close)
-        with namespace:
-            loopback = Link.find("lo")
-            self._open.enter_context(XdpLink(program, loopback.index, "lo", "generic"))
+        attach_idle(program, self._open)
         try:
             program.test_run(bytes(64), ingress_ifindex=link.index, flags=TEST_XDP_LIVE_FRAMES)
         except BpfError as error:

@@ -86,10 +86,8 @@ static void note_late(struct xp_play *p, uint64_t due, uint64_t now)
 	p->late[bin < XP_LATE_BINS ? bin : XP_LATE_BINS - 1]++;
 	if (late > p->late_max)
 		p->late_max = late;
-	if (late > p->catch_up_ns) {
-		p->moved_ns += late - p->catch_up_ns;
+	if (late > p->catch_up_ns)
 		p->base_ns += late - p->catch_up_ns;
-	}
 }
 
 /* Wait for a time, on the clock; shorter than asked for where it is far away. */

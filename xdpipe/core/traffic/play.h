@@ -56,7 +56,6 @@ struct xp_play {
 	uint64_t catch_up_ns; /* what is later than that is not made up for */
 	uint64_t stall_ns;  /* a link that takes nothing for so long is given up */
 	uint64_t taken_ns;  /* when it took something last, or nothing was due */
-	uint64_t moved_ns;  /* by how much base_ns was moved on for lateness */
 	uint32_t paced;     /* 0: everything is due at once */
 	uint32_t chunk;     /* packets at once, at the most */
 	uint64_t *late;     /* XP_LATE_BINS of xp_histogram_bin, nanoseconds; of the first of each chunk */
