@@ -21,6 +21,7 @@ from pathlib import Path
 from harness import waited
 
 from xdpipe.bpf_cache import compiled
+from xdpipe.bpf_idle import attach_idle
 from xdpipe.bpf_link import XdpLink
 from xdpipe.bpf_module import Module
 from xdpipe.bpf_program import PASS, TEST_XDP_LIVE_FRAMES, Program
@@ -61,10 +62,7 @@ class Generator:
         self._open = ExitStack()
         with Module(compiled(head + path.read_text(), path.parent)) as module:
             self._program = self._open.enter_context(module.load("generate"))
-        # A program that is attached nowhere costs 24 ms of RCU waiting a call
-        # (bpf_prog_test_run_xdp changes the dispatcher); lo of this private namespace is as good
-        # as any.
-        self._open.enter_context(XdpLink(self._program, loopback.index, "lo", "generic"))
+        attach_idle(self._program, self._open)
         if link.driver not in ("veth", "tun"):
             nothing = self._open.enter_context(Program.load(PASS, "pass"))
             self._open.enter_context(XdpLink(nothing, link.index, dev, "native"))

@@ -14,7 +14,7 @@ struct xp_emit {
 	unsigned long long emitted; /* by the program, since the map was made */
 	unsigned long long refused; /* likewise: longer than the kernel's frames */
 	unsigned int next;          /* packet that the program takes next */
-	unsigned int unused;
+	unsigned int ifindex;       /* of the link that they go out of; 0: into the stack */
 	struct {
 		unsigned int at; /* offset in bytes */
 		unsigned int len;

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,9 +91,10 @@ class Injector:
         from xdpipe.bpf_module import Module
 
         path = Path(program_source("inject.c"))
-        source = f"#define XP_IFINDEX {link.index}\n{path.read_text()}"
         with ExitStack() as stack:
-            module = stack.enter_context(Module(compiled(source, path.parent)))
+            module = stack.enter_context(Module(compiled(path.read_text(), path.parent)))
+            with module.map("only") as only:
+                only.update(0, link.index.to_bytes(4, sys.byteorder))
             program = stack.enter_context(module.load("inject_packet"))
             shared = stack.enter_context(module.map("inject"))
             attach_idle(program, stack)

@@ -26,24 +26,26 @@ def xsk_features(link: Link) -> int:
 
     0 where the kernel (before Linux 6.8) or the driver does none of it.
     """
-    return _ask(link, "NETDEV_A_DEV_XSK_FEATURES")
+    return _ask(link, "NETDEV_A_DEV_XSK_FEATURES") or 0
 
 
 def has_zero_copy(link: Link) -> bool:
     """Return whether the driver says that it has zero copy; the kernel tells from Linux 6.3 on."""
-    return bool(_ask(link, "NETDEV_A_DEV_XDP_FEATURES") & _XSK_ZEROCOPY)
+    return bool((_ask(link, "NETDEV_A_DEV_XDP_FEATURES") or 0) & _XSK_ZEROCOPY)
 
 
-def takes_frames(link: Link) -> bool:
-    """Return whether it sends frames that another XDP program redirects to it (from Linux 6.3 on).
+def takes_frames(link: Link) -> bool | None:
+    """Return whether it sends frames that another XDP program redirects to it.
 
-    A veth does while its other end has a native XDP program, or GRO.
+    A veth does while its other end has a native XDP program, or GRO. None: the kernel does not
+    tell; it does from Linux 6.3 on.
     """
-    return bool(_ask(link, "NETDEV_A_DEV_XDP_FEATURES") & _NDO_XMIT)
+    features = _ask(link, "NETDEV_A_DEV_XDP_FEATURES")
+    return None if features is None else bool(features & _NDO_XMIT)
 
 
-def _ask(link: Link, attribute: str) -> int:
-    """Return a number that the kernel tells of an interface; 0 where it tells none."""
+def _ask(link: Link, attribute: str) -> int | None:
+    """Return a number that the kernel tells of an interface; None: it tells of no interface."""
     from pyroute2.netlink import NLM_F_REQUEST, genlmsg
     from pyroute2.netlink.exceptions import NetlinkError
     from pyroute2.netlink.generic import GenericNetlinkSocket
@@ -67,5 +69,5 @@ def _ask(link: Link, attribute: str) -> int:
             netlink.bind("netdev", Device)
             [answer] = netlink.nlm_request(request, msg_type=netlink.prid, msg_flags=NLM_F_REQUEST)
     except NetlinkError:
-        return 0
+        return None
     return int(answer.get_attr(attribute) or 0)

@@ -60,12 +60,13 @@ def made_for(offset: int) -> Iterator[Injected]:
     namespace = Namespace()
     with namespace:
         index = Link.find("lo").index
-        source = f"#define XP_IFINDEX {index + offset}\n{path.read_text()}"
         with (
-            Module(compiled(source, path.parent)) as module,
+            Module(compiled(path.read_text(), path.parent)) as module,
             module.load("inject_packet") as program,
             module.map("inject") as shared,
+            module.map("only") as only,
         ):
+            only.update(0, struct.pack("=I", index + offset))
             size = -(-shared.value_size // mmap.PAGESIZE) * mmap.PAGESIZE
             with mmap.mmap(shared.fd, size) as memory:
                 yield Injected(program, memory, index)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 import platform
-import sys
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,6 @@ from xdpipe.bpf_program import (
     Program,
     open_raw_tracepoint,
 )
-from xdpipe.btf import member_offset
 from xdpipe.core._core import ffi, lib
 from xdpipe.errors import XdpipeError
 from xdpipe.netdev import takes_frames
@@ -42,14 +41,15 @@ BATCH = 64
 LONGEST = 3400
 """Bytes of a packet, about: a page less what the kernel keeps there."""
 _TRACEPOINT = "xdp_devmap_xmit"
+_HANDED = struct.Struct("=QQ")
+"""struct xp_handed of bpf/emit.c: under way, taken."""
 
 
 class LiveEngine(Engine):
     """A program that emits packets, and the map that they lie in.
 
     What the link takes, and does not since the ring of a veth is full for example, is counted at a
-    tracepoint, which takes CAP_PERFMON and the kernel's type information. On an interface that
-    somebody else redirects to as well, the count is of both.
+    tracepoint, which takes CAP_PERFMON.
 
     Args:
         link: the interface.
@@ -65,18 +65,15 @@ class LiveEngine(Engine):
         super().__init__()
         self.longest = LONGEST
         self.mode = "into the stack" if into_stack else "live frames"
-        if not into_stack and link.driver == "veth" and not takes_frames(link):
+        if not into_stack and link.driver == "veth" and takes_frames(link) is False:
             raise XdpipeError(
                 f"{link.name}: this veth takes no live frames: its other end has no native XDP "
                 "program; start the receiver first, or use --engine xdp or socket"
             )
-        self._taken: Map | None = None
+        self._handed: Map | None = None
         path = Path(program_source("emit.c"))
-        out = 0 if into_stack else link.index
-        at = 0 if into_stack else member_offset("net_device", "ifindex") or 0
-        head = f"#define XP_OUT_IFINDEX {out}\n#define XP_IFINDEX_AT {at}\n"
         try:
-            self._make(compiled(head + path.read_text(), path.parent), link, counts=bool(at))
+            self._make(compiled(path.read_text(), path.parent), link, counts=not into_stack)
             if not into_stack and link.driver not in ("veth", "tun"):
                 # a NIC's driver sends what is redirected to it while it has a program itself
                 nothing = self._open.enter_context(Program.load(PASS, "pass"))
@@ -102,14 +99,14 @@ class LiveEngine(Engine):
             try:
                 with module.load("count_taken", prog_type=PROG_TYPE_RAW_TRACEPOINT) as counter:
                     self._open.enter_context(open_raw_tracepoint(_TRACEPOINT, counter))
-                self._taken = self._open.enter_context(module.map("taken"))
+                self._handed = self._open.enter_context(module.map("handed"))
             except BpfError:
                 pass
         emit = ffi.cast("struct xp_emit *", ffi.from_buffer(memory))
         lane = ffi.new("struct xp_live_lane *", {
             "emit": emit, "prog_fd": program.fd, "ifindex": link.index, "batch": BATCH,
         })  # fmt: skip
-        lib.xp_live_lane_init(lane)
+        lib.xp_live_lane_init(lane, self.mode == "into the stack")
         held = (lane, memory)
         self.lanes.append(Lane(ffi.addressof(lane, "lane"), lib.xp_emit_memory_size(), held))
 
@@ -117,8 +114,8 @@ class LiveEngine(Engine):
         """Return how many packets the link did not take; None: the kernel does not tell."""
         if self.mode == "into the stack":
             return 0
-        if self._taken is None:
+        if self._handed is None:
             return None
-        taken = sum(int.from_bytes(n, sys.byteorder) for n in self._taken.lookup_per_cpu(0))
+        taken = sum(int(_HANDED.unpack(each)[1]) for each in self._handed.lookup_per_cpu(0))
         lane = self.lanes[0].c
         return int(lane.taken - lane.refused) - taken

@@ -44,8 +44,9 @@ static void settle_live(struct xp_lane *lane)
 	(void)lane; /* a packet is through when the call is */
 }
 
-void xp_live_lane_init(struct xp_live_lane *l)
+void xp_live_lane_init(struct xp_live_lane *l, int into_stack)
 {
+	l->emit->ifindex = into_stack ? 0 : l->ifindex;
 	l->lane.send = send_live;
 	l->lane.settle = settle_live;
 	l->lane.memory = l->emit->bytes;

@@ -24,10 +24,10 @@ struct xp_live_lane {
 	struct xp_lane lane;
 	struct xp_emit *emit; /* the map's value; the lane's memory lies in it */
 	int32_t prog_fd;
-	uint32_t ifindex; /* by which packets seem to have come */
+	uint32_t ifindex; /* of the link; it seems to have received them as well */
 	uint32_t batch;   /* packets that the kernel hands on at once */
 };
-void xp_live_lane_init(struct xp_live_lane *lane);
+void xp_live_lane_init(struct xp_live_lane *lane, int into_stack);
 uint64_t xp_emit_bytes(void);
 uint64_t xp_emit_memory_size(void);
 
