@@ -32,8 +32,18 @@ def test_functions_are_found_behind_types_of_every_length(tmp_path: Path) -> Non
 
 def test_without_type_information_there_are_none(tmp_path: Path) -> None:
     assert function_ids(["printk"], tmp_path / "none") == {}
-    (tmp_path / "other").write_bytes(bytes(64))
-    assert function_ids(["printk"], tmp_path / "other") == {}
+    for other in (bytes(64), b"\x9f\xeb"):
+        (tmp_path / "other").write_bytes(other)
+        assert function_ids(["printk"], tmp_path / "other") == {}
+
+
+def test_types_that_are_cut_off_end_the_search(tmp_path: Path) -> None:
+    whole = btf(("first", FUNC, 0), ("pair", STRUCT, 2), ("second", FUNC, 0))
+    path = tmp_path / "btf"
+    for types_size in range(12 + 36 + 12):
+        path.write_bytes(whole[:12] + struct.pack("=I", types_size) + whole[16:])
+        found = {"first": 1} if types_size >= 12 else {}
+        assert function_ids(["first", "second"], path) == found
 
 
 def test_the_running_kernels_functions_are_found() -> None:

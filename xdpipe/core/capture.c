@@ -52,19 +52,3 @@ int xp_fill_from_capture(struct xp_batch *b, void *next_ex, void *handle)
 	}
 	return 1;
 }
-
-/*
- * Have the times of packets that are not dropped never go back, nor before `since`: one that does is
- * raised to the latest before it. Returns the latest.
- */
-uint64_t xp_order_times(struct xp_batch *b, uint64_t since)
-{
-	for (uint32_t i = 0; i < b->n; i++) {
-		if (b->verdict[i] == XP_DROP)
-			continue;
-		if (b->time_ns[i] < since)
-			b->time_ns[i] = since;
-		since = b->time_ns[i];
-	}
-	return since;
-}

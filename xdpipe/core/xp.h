@@ -368,6 +368,10 @@ int xp_uring_write(struct xp_uring *u, int fd, const uint8_t *data, uint32_t n, 
 		   uint64_t tag);
 int xp_uring_reap(struct xp_uring *u, uint64_t *tag, int32_t *result);
 
+/* btf.c */
+void xp_btf_functions(const uint8_t *types, size_t size, const uint32_t *names, uint32_t n,
+		      uint32_t *numbers);
+
 /* tap.c */
 void xp_tap_received(struct xp_batch *b);
 void xp_tap_stage(struct xp_batch *b, uint32_t n);
@@ -375,7 +379,6 @@ void xp_tap_leaving(struct xp_batch *b, uint32_t default_verdict);
 
 /* capture.c */
 int xp_fill_from_capture(struct xp_batch *b, void *next_ex, void *handle);
-uint64_t xp_order_times(struct xp_batch *batch, uint64_t since);
 
 /* a native stage that has no state but its counters; all others have a header in stages/ */
 struct xp_counts_state {

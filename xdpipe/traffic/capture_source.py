@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from xdpipe.chain import Chain
 from xdpipe.check import CaptureBatches
-from xdpipe.core._core import lib
 from xdpipe.stages import Headers
 from xdpipe.traffic.edits import EDIT, FILTER, NO_EDITS
 
@@ -33,15 +32,12 @@ class CaptureSource:
         edits: what becomes of the packets.
         batch_size: packets in a batch at the most.
         link_mtu: of the link that they go to, where the edits name no MTU; bytes; None: any length.
-        in_order: raise a time that goes back to the latest before it, as a pace wants it; else
-            times stay the capture's.
         progress: while the user's function is called for all packets, told how many are done, and
             how many there are.
 
     Attributes:
         batch: the one that is filled again and again.
         n_packets: those kept, once a pass has gone to the end; None before.
-        has_times: True.
         read: packets of the capture that were read.
         added: packets that the user's function returned beyond one for each.
         left_out: how many are left out, by reason: those that the edits have.
@@ -50,8 +46,6 @@ class CaptureSource:
         XdpipeError: no such file, no capture, not Ethernet, or edits that cannot be.
     """
 
-    has_times = True
-
     def __init__(
         self,
         path: str | Path,
@@ -59,7 +53,6 @@ class CaptureSource:
         batch_size: int = 512,
         *,
         link_mtu: int | None = None,
-        in_order: bool = True,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         stages = edits.stages(link_mtu)  # what is wrong with them is told before the long work
@@ -79,7 +72,6 @@ class CaptureSource:
         self._chain = Chain([Headers(), *stages.chain], self.batch)
         self._counted = stages.left_out
         self._filters = bool(edits.filter)
-        self._in_order = in_order
         self._begun = False
         self.n_packets: int | None = None
         self._count(0, dict.fromkeys(self._counted, 0))
@@ -89,12 +81,10 @@ class CaptureSource:
         if self._begun:
             self._batches.rewind()
         self._begun = True
-        n, latest = 0, 0
+        n = 0
         before = {reason: count() for reason, count in self._counted.items()}
         for batch in self._batches:
             self._chain.run()
-            if self._in_order:
-                latest = lib.xp_order_times(batch.c, latest)
             n += len(batch)
             left_out = {reason: count() - before[reason] for reason, count in self._counted.items()}
             self._count(n, left_out)

@@ -42,7 +42,6 @@ class Crafted:
     ) -> None:
         self.plan = plan
         self.n_packets: int | None = n_packets
-        self.has_times = False
         self._n = n_packets
         self._first = first
         self._memory = mmap.mmap(-1, _MEMORY)

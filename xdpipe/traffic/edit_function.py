@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xdpipe.beside import look_beside
+from xdpipe.user_file import import_file, reason, where
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,14 +66,8 @@ class EditFunction:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        spec = importlib.util.spec_from_file_location(f"_edit_{path.stem}", path)
-        if spec is None or spec.loader is None:
-            raise EditError(f"{path}: not a Python file; its name must end in .py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        look_beside(path)
         try:
-            spec.loader.exec_module(module)
+            module = import_file(path, f"_edit_{path.stem}")
         except (Exception, SystemExit) as error:  # whatever a user's file raises
             raise EditError(self._told(error)) from error
         function = getattr(module, _NAME, None)
@@ -146,13 +138,7 @@ class EditFunction:
 
     def _told(self, error: BaseException) -> str:
         """Return an error as one line, with the place in the user's file that it came from."""
-        first = str(error).splitlines()[0] if str(error) else ""
-        said = f"{type(error).__name__}: {first}".rstrip(": ")
-        if isinstance(error, SyntaxError) and error.filename:
-            return f"{error.filename}:{error.lineno}: {said}"
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == str(self._path)]
-        return f"{self._path}:{lines[-1]}: {said}" if lines else f"{self._path}: {said}"
+        return f"{where(error, self._path)}: {reason(error)}"
 
     def _beside(self) -> dict[str, str]:
         """Return the digests of modules that lie beside the file or below, and are imported."""

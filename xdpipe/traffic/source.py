@@ -14,18 +14,16 @@ class Source(Protocol):
     """Packets in batches, each valid until the next one.
 
     The chain of the batch has Headers in it, and has run: `len`, `addr`, `flow_hash` and the other
-    columns hold. Packets with verdict DROP are to be left out. `time_ns` is when they are due:
-    nanoseconds, not going back within a source that has a pace of its own.
+    columns hold. Packets with verdict DROP are to be left out. `time_ns` is when they were
+    recorded; it may go back, see pace.Schedule.
 
     Attributes:
         batch: the one that is filled again and again.
         n_packets: how many there will be, for the bar that shows progress; None: nobody knows.
-        has_times: `time_ns` is a pace to keep.
     """
 
     batch: Batch
     n_packets: int | None
-    has_times: bool
 
     def __iter__(self) -> Iterator[Batch]:
         """Fill the batch until there are no more packets; each call begins at the first one."""
