@@ -108,7 +108,7 @@ def measure(guard: Path | None, capture: Path, seconds: float) -> dict[str, floa
     clients.begin()
     before = None if running is None else running.status()
     replay = client.popen(
-        ["taskset", "--cpu-list", "0", sys.executable, "-P", "-m", "xdpipe.cli", "replay",
+        ["taskset", "--cpu-list", "0", sys.executable, "-P", "-m", "xdpipe", "replay",
          str(capture), "--dev", "c0", "--loop", "1000000", "--pps", str(FLOOD_PPS), "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip

@@ -58,7 +58,7 @@ def tapping(wire: Wire, directory: Path) -> Iterator[Captured]:
     running = RunningPipeline(wire.host, "empty", within="1", more=FRAMES)
     running.wait_ready()
     tap = wire.host.popen(
-        [*CORE, sys.executable, "-P", "-m", "xdpipe.cli", "tap", "h0", "--json",
+        [*CORE, sys.executable, "-P", "-m", "xdpipe", "tap", "h0", "--json",
          "-w", str(directory / "tap.pcapng"), "--buffer-mib", str(BUFFER_MIB)],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip

@@ -97,7 +97,7 @@ def sending(wire: Wire, command: list[str]) -> Iterator["subprocess.Popen[bytes]
 
 def xdpipe(engine: str, *args: str) -> Start:
     return lambda capture: [
-        sys.executable, "-P", "-m", "xdpipe.cli", "replay", str(capture), "--dev", "c0",
+        sys.executable, "-P", "-m", "xdpipe", "replay", str(capture), "--dev", "c0",
         "--engine", engine, *args,
     ]  # fmt: skip
 

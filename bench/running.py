@@ -43,7 +43,7 @@ class RunningPipeline:
         """
         self._popen: subprocess.Popen[str] = namespace.popen(
             [*(["taskset", "--cpu-list", within] if within else []),
-             sys.executable, "-P", "-m", "xdpipe.cli", "run",
+             sys.executable, "-P", "-m", "xdpipe", "run",
              str(chain if isinstance(chain, Path) else PIPELINES / f"{chain}.py"),
              *(word for dev in devs for word in ("--dev", dev)),
              "--cores", "1", "--mode", mode, "--json", *more],

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from xdpipe.stage import NativeStage
+from xdpipe.stage import NativeStage, ServedQueue
 from xdpipe.stages import (
     Count,
     Decap,
@@ -67,7 +67,7 @@ def _streams(*behind: NativeStage) -> list[NativeStage]:
 
 def _meter() -> FlowMeter:
     meter = FlowMeter(n_flows=64, active_s=10, evict=True)
-    meter.serve(None, None)  # nobody reads records
+    meter.serve(None, [], ServedQueue([], 0, 1))  # nobody reads records
     return meter
 
 

@@ -1,9 +1,9 @@
 """xdpipe: AF_XDP packet processing for Python, a queue, a core and a chain of stages at a time."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xdpipe.errors import XdpipeError
+from xdpipe.later import imported_later
 from xdpipe.sets import DropSet, PassSet, TakeSet
 from xdpipe.stage import NativeStage, Stage
 from xdpipe.steering import Steering
@@ -38,18 +38,16 @@ __all__ = [
     "XdpipeError",
 ]
 
-_LATER = {
-    "ABSENT": "xdpipe.batch",
-    "Batch": "xdpipe.batch",
-    "CStage": "xdpipe.c_stage",
-    "Packet": "xdpipe.packet_stage",
-    "PacketStage": "xdpipe.packet_stage",
-    "Pipeline": "xdpipe.pipeline",
-}
-"""Imported when asked for (PEP 562): with them comes numpy, which the supervisor has no use for."""
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LATER[name]), name)
+if not TYPE_CHECKING:  # which would take any name then
+    # With them comes numpy, which the supervisor has no use for.
+    __getattr__ = imported_later(
+        __name__,
+        {
+            "ABSENT": "xdpipe.batch",
+            "Batch": "xdpipe.batch",
+            "CStage": "xdpipe.c_stage",
+            "Packet": "xdpipe.packet_stage",
+            "PacketStage": "xdpipe.packet_stage",
+            "Pipeline": "xdpipe.pipeline",
+        },
+    )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from contextlib import redirect_stdout
 from typing import Any
 
 import click
-from rich.console import Console
 
 from xdpipe import (
     __version__,
@@ -20,10 +20,11 @@ from xdpipe import (
     cli_runs,
     cli_tap,
     cli_verify,
-    view,
 )
+from xdpipe.cli_console import make_console, working
 from xdpipe.cli_options import Finite, Ranges, budget_option, json_option
 from xdpipe.errors import XdpipeError
+from xdpipe.process import ONE_THREAD
 
 _TICK_S = 0.25
 
@@ -59,6 +60,8 @@ class _Group(click.Group):
 @click.version_option(__version__, prog_name="xdpipe")
 def main() -> None:
     """Process packets at the speed of a NIC queue, with AF_XDP and Python."""
+    for name, value in ONE_THREAD.items():  # before numpy is imported
+        os.environ.setdefault(name, value)
 
 
 @main.command()
@@ -163,12 +166,14 @@ def run(file: str, devs: tuple[str, ...], queues: list[int] | None, cores: list[
         busy_poll=busy_poll, need_wakeup=need_wakeup, frame_size=frame_size, n_frames=n_frames,
         huge_pages=huge_pages, budget_us=budget_us,
     )  # fmt: skip
-    console = Console(stderr=as_json)
+    console = None if as_json else make_console()
     cli_lint.warn(file)
-    final = supervise(options, duration, console, show=not as_json)
-    if as_json:
+    final = supervise(options, duration, console)
+    if console is None:
         print(json.dumps(final))
     else:
+        from xdpipe import view
+
         console.print(view.final(final))
     if final["error"]:
         raise XdpipeError(f"{final['error']}; the pipeline ended")
@@ -238,7 +243,9 @@ def check(ctx: click.Context, file: str, capture: str | None, lints: bool, write
         checked = _check(file, capture, writes, steer, port, batch_size, budget_us)
         result = {**checked, **result}
         if not as_json:
-            Console().print(view.checked(checked))
+            from xdpipe import view
+
+            make_console().print(view.checked(checked))
     if as_json:
         print(json.dumps(result))
     if result.get("findings"):
@@ -257,14 +264,13 @@ def _check(file: str, capture: str, writes: tuple[str, ...], steer: bool, port: 
         if not equals or name not in ("DROP", "TX", "PASS", "FORWARD") or not path:
             raise XdpipeError(f"--write {text}: say VERDICT=FILE with DROP, TX, PASS or FORWARD")
         write[Verdict[name]] = path
-    console = Console(stderr=True)
-    with console.status("reading…") as status:
+    with working("reading…") as show:
         shown = [0.0]
 
         def progress(n: int) -> None:
             if time.monotonic() - shown[0] > _TICK_S:
                 shown[0] = time.monotonic()
-                status.update(f"{n:,} packets")
+                show(f"{n:,} packets")
 
         with redirect_stdout(sys.stderr):  # what a user's file prints must not spoil --json
             return run_check(
@@ -286,7 +292,7 @@ def demo(duration: float, as_json: bool) -> None:
     """Guard a name server against abuse, in private network namespaces; needs root."""
     from xdpipe.demo import run_demo
 
-    console = Console(stderr=as_json)
+    console = make_console(stderr=as_json)
     result = run_demo(duration, console, show=not as_json)
     if as_json:
         print(json.dumps(result))
@@ -297,7 +303,3 @@ for _command in (
     cli_measure.measure, cli_verify.verify, cli_craft.craft,
 ):  # fmt: skip
     main.add_command(_command)
-
-
-if __name__ == "__main__":
-    sys.exit(main(prog_name="xdpipe"))

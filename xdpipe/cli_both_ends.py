@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
+from xdpipe.cli_console import make_console
 from xdpipe.cli_options import Finite
 from xdpipe.cli_sending import Bar, Sending, send, show
 from xdpipe.errors import XdpipeError
@@ -131,7 +131,7 @@ def _measure(sending: Sending, asked: Measuring, to: str) -> None:
         if options.pace != Pace():
             raise XdpipeError("--search-rate chooses the pace; leave --pps and the like out")
         options = replace(options, loops=0, duration_s=options.duration_s or _TRIAL_S)
-    error = Console(stderr=True, highlight=False)
+    error = make_console(stderr=True, highlight=False)
 
     def tell(text: str) -> None:
         error.print(text, markup=False, soft_wrap=True)
@@ -142,7 +142,7 @@ def _measure(sending: Sending, asked: Measuring, to: str) -> None:
 
     with (
         StopSignal() as stop,
-        Bar(f"{sending.dev} to {to}", options) as bar,
+        Bar(f"{sending.dev} to {to}") as bar,
         BothEnds(
             sending.source,
             sending.link,
@@ -179,7 +179,7 @@ def _write(asked: Measuring, found: list[Measurement], search: RateSearch | None
 def _tell(result: ReplayResult, measurement: Measurement, asked: Measuring) -> None:
     from xdpipe.traffic import report
 
-    out = Console(highlight=False, soft_wrap=True)
+    out = make_console(highlight=False, soft_wrap=True)
     if result.stamped < result.sent:
         out.print(f"without a stamp, for want of room: {result.sent - result.stamped:,}")
     out.print(report.summary(measurement), markup=False)
@@ -193,7 +193,7 @@ def _tell_search(found: RateSearch, asked: Measuring, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"to": asked.to, "search": found.to_dict()}))
         return
-    out = Console(highlight=False, soft_wrap=True)
+    out = make_console(highlight=False, soft_wrap=True)
     if found.pps is None:
         out.print("no rate that was tried is without loss")
         return

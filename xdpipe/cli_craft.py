@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from xdpipe.cli_both_ends import Measuring, measuring_options, send_or_measure
+from xdpipe.cli_console import make_console, working
 from xdpipe.cli_options import Count, json_option
 from xdpipe.cli_sending import Sending, options_of, sending_options
 from xdpipe.errors import XdpipeError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from xdpipe.traffic.mixes import Mix
     from xdpipe.traffic.plan import Plan
     from xdpipe.traffic.recipe import Recipe
@@ -78,9 +81,8 @@ def craft(template: str | None, mix_name: str | None, listing: bool, vary: tuple
     asked = Measuring.of(values)
     options = options_of(values, top_by_default=asked.search is None)
     recipe = _recipe(template, mix, vary, flows, size, seed, options.pace.pps)
-    console = Console(stderr=True)
-    with console.status("building templates…") as status:
-        plan = recipe.plan(lambda n: status.update(f"building templates… {n:,}"))
+    with working("building templates…") as say:
+        plan = recipe.plan(lambda n: say(f"building templates… {n:,}"))
     n_packets = _count(plan, count)
     if dev is not None:
         source = Crafted(plan, n_packets, batch_size=_BATCH)
@@ -93,11 +95,11 @@ def craft(template: str | None, mix_name: str | None, listing: bool, vary: tuple
         return
     assert file is not None
     result: dict[str, Any] = {"packets": 0, "bytes": 0}
-    _write(plan, n_packets, file, console, result)
+    _write(plan, n_packets, file, result)
     if as_json:
         print(json.dumps(result))
     else:
-        _tell(result, file, Console(highlight=False, stderr=file == "-"))
+        _tell(result, file, make_console(highlight=False, stderr=file == "-"))
 
 
 def _recipe(template: str | None, mix: Mix | None, vary: tuple[str, ...], flows: int | None,
@@ -124,7 +126,7 @@ def _count(plan: Plan, count: int | None) -> int:
     return plan.n_once
 
 
-def _write(plan: Plan, n_packets: int, file: str, console: Console, result: dict[str, Any]) -> None:
+def _write(plan: Plan, n_packets: int, file: str, result: dict[str, Any]) -> None:
     """Write the packets to a capture; tell in `result` what was done."""
     from rich.progress import Progress
 
@@ -135,7 +137,9 @@ def _write(plan: Plan, n_packets: int, file: str, console: Console, result: dict
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignal(insist=True))
         bar = stack.enter_context(
-            Progress(console=console, transient=True, disable=not console.is_terminal)
+            Progress(
+                console=make_console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+            )
         )
         task = bar.add_task("crafting", total=n_packets)
         writer = stack.enter_context(BatchWriter(file))

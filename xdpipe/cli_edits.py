@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
-from rich.console import Console
+
+from xdpipe.cli_console import make_console, working
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from xdpipe.traffic.capture_source import CaptureSource
     from xdpipe.traffic.edited_copy import EditedCopy
@@ -109,23 +111,27 @@ def open_edited(capture: str, edits: Edits, **options: Any) -> Iterator[CaptureS
         edits: what becomes of the packets.
         options: further ones of CaptureSource.
     """
-    from rich.progress import Progress
-
     from xdpipe.traffic.capture_source import CaptureSource
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-
-        def progress(n: int, total: int) -> None:
-            if not bar.tasks:
-                bar.add_task("editing", total=total)
-            bar.update(bar.tasks[0].id, completed=n)
-
+    with _editing(shown=edits.edit is not None and sys.stderr.isatty()) as progress:
         source = CaptureSource(capture, edits, progress=progress, **options)
     try:
         yield source
     finally:
         source.close()
+
+
+@contextmanager
+def _editing(*, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Yield what draws a bar when it is told how many packets are done, and of how many."""
+    if not shown:
+        yield None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=make_console(stderr=True), transient=True) as bar:
+        task = bar.add_task("editing", total=None)
+        yield lambda n, total: bar.update(task, completed=n, total=total)
 
 
 def refuse_others(ctx: click.Context, names: Sequence[str]) -> None:
@@ -157,15 +163,14 @@ def write(capture: str, edits: Edits, file: str, *, as_json: bool) -> None:
     if as_json and file == "-":
         raise click.UsageError("--json and -w -: both are for standard output")
     require_another(capture, file)
-    console = Console(stderr=True)
     with (
-        open_edited(capture, edits, batch_size=_BATCH, in_order=False) as source,
+        open_edited(capture, edits, batch_size=_BATCH) as source,
         StopSignal(insist=True) as stop,
-        console.status("writing…") as status,
+        working("writing…") as say,
     ):
         result = write_copy(
             source, file, stop=lambda: stop.came,
-            progress=lambda n: status.update(f"{n:,} packets"),
+            progress=lambda n: say(f"{n:,} packets"),
         )  # fmt: skip
     if as_json:
         print(json.dumps({"capture": capture, "file": file, **result.to_dict()}))
@@ -174,7 +179,7 @@ def write(capture: str, edits: Edits, file: str, *, as_json: bool) -> None:
 
 
 def _tell(result: EditedCopy, capture: str, file: str) -> None:
-    console = Console(highlight=False, soft_wrap=True, stderr=file == "-")
+    console = make_console(highlight=False, soft_wrap=True, stderr=file == "-")
     console.print(
         f"{capture} to {file}: wrote {result.written:,} of {result.read:,} packets", markup=False
     )

@@ -7,11 +7,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
+from xdpipe.cli_console import make_console
 from xdpipe.cli_options import Finite, Ranges, json_option
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from xdpipe.traffic.measurement import Measurement
     from xdpipe.traffic.receiver import Receiver, ReceiverOptions
 
@@ -84,7 +86,7 @@ def measure(dev: str, duration: float | None, idle_s: float | None, sent: int | 
         dev, STAMPED if filter_ is None else filter_, run, tuple(queues or ()),
         tuple(cores or ()), mode, attach, n_frames,
     )  # fmt: skip
-    console = Console(stderr=True, highlight=False)
+    console = make_console(stderr=True, highlight=False)
     found, final = _receive(options, duration, idle_s, console)
     if sent is not None:
         if not found:
@@ -98,7 +100,7 @@ def measure(dev: str, duration: float | None, idle_s: float | None, sent: int | 
     if as_json:
         print(json.dumps(_told(found, final)))
         return
-    out = Console(highlight=False)
+    out = make_console(highlight=False)
     if not found:
         out.print(f"{dev}: no packet with a stamp came; replay --measure puts them in")
     for each in found:

@@ -9,9 +9,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
-from xdpipe import view
+from xdpipe.cli_console import make_console
 from xdpipe.cli_options import Finite, json_option
 from xdpipe.errors import XdpipeError
 
@@ -61,7 +60,7 @@ def status(as_json: bool) -> None:
     if as_json:
         print(json.dumps({"pipelines": result}))
         return
-    console = Console(highlight=False)
+    console = make_console(highlight=False)
     if not result:
         console.print("no pipeline runs")
     for entry in result:
@@ -77,6 +76,8 @@ def status(as_json: bool) -> None:
                 f"Clear up with: xdpipe down {entry['dev']}"
             )
         elif "status" in entry:
+            from xdpipe import view
+
             console.print(view.final(entry["status"]))
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
+from xdpipe.cli_console import make_console
 from xdpipe.cli_edits import REASONS
 from xdpipe.cli_options import Finite, Ranges
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rich.console import Console
+    from rich.progress import Progress
 
     from xdpipe.link import Link
     from xdpipe.replay import ReplayOptions, ReplayResult
@@ -124,7 +128,7 @@ def send(sending: Sending) -> None:
     from xdpipe.replay import replay
 
     options = sending.options
-    with StopSignal() as stop, Bar(f"to {sending.dev}", options) as bar:
+    with StopSignal() as stop, Bar(f"to {sending.dev}") as bar:
         result = replay(
             sending.source, sending.link, options, stop=lambda: stop.came, progress=bar.update
         )
@@ -140,32 +144,41 @@ def send(sending: Sending) -> None:
 
 
 class Bar:
-    """A bar with rate and time left; of something without an end, what was sent and the rate."""
+    """A bar with rate and time left, where stderr is a terminal.
 
-    def __init__(self, text: str, options: ReplayOptions) -> None:
+    Of something without an end it shows what was sent and the rate.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._progress: Progress | None = None
+        if not sys.stderr.isatty():
+            return
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
         from rich.progress import TimeRemainingColumn as Remaining
 
-        console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,}"),
             TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), Remaining(),
-            console=console, transient=True, disable=not console.is_terminal,
+            console=make_console(stderr=True), transient=True,
         )  # fmt: skip
         self._task = self._progress.add_task(text, total=None, rate="")
-        self.update: Callable[[int, int | None], None] = self._update
 
-    def _update(self, n: int, total: int | None) -> None:
+    def update(self, n: int, total: int | None) -> None:
+        """Show that n packets of so many were sent."""
+        if self._progress is None:
+            return
         task = self._progress.tasks[self._task]
         rate = f"{task.speed:,.0f}/s" if task.speed else ""
         self._progress.update(self._task, completed=n, total=total, rate=rate)
 
     def __enter__(self) -> Bar:
-        self._progress.start()
+        if self._progress is not None:
+            self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._progress is not None:
+            self._progress.stop()
 
 
 def show(result: ReplayResult, what: str) -> None:
@@ -198,4 +211,4 @@ def show(result: ReplayResult, what: str) -> None:
 
 
 def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True)
+    return make_console(highlight=False, soft_wrap=True)

@@ -9,14 +9,16 @@ import time
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
+from xdpipe.cli_console import make_console
 from xdpipe.cli_options import json_option
 from xdpipe.cli_runs import find_run
 from xdpipe.errors import XdpipeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rich.console import Console
 
     from xdpipe.tap_command import TapReader
 
@@ -97,7 +99,7 @@ def tap(name: str, stages: tuple[str, ...], expression: str, verdict: str | None
     request = TapRequest(
         stages or ("out",), verdict and verdict.upper(), expression, snaplen, buffer_mib << 20
     )
-    console = Console(stderr=True, highlight=False)
+    console = make_console(stderr=True, highlight=False)
     with StopSignal(insist=True) as stop, TapReader(run_dir, request) as reader:
         output = _Output(path)
         _become_nobody()

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.text import Text
 
+from xdpipe.cli_console import make_console
 from xdpipe.cli_options import json_option
 from xdpipe.errors import XdpipeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from rich.console import Console
 
     from xdpipe.pipeline import Pipeline
     from xdpipe.verify.live import Bench
@@ -85,7 +86,7 @@ def verify(ctx: click.Context, file: str, capture: str | None, expect: str | Non
     """
     _check_usage(capture, expect, record, directory, record_all, live, port, batch_size)
     options = _Options(
-        file, port, batch_size, ignore, show, live, Console(stderr=True, highlight=False)
+        file, port, batch_size, ignore, show, live, make_console(stderr=True, highlight=False)
     )
     writes = record is not None or record_all
     jobs = (
@@ -211,13 +212,13 @@ def _live(job: _Job, options: _Options, bench: Bench, recorded: Outcome) -> dict
     task = bar.add_task(f"{Path(job.capture).name}, live", total=None)
 
     def progress(n: int, total: int) -> None:
-        bar.start()  # not before: the supervisor draws while it starts
+        bar.start()
         bar.update(task, completed=n, total=total)
 
     try:
         outcome = observe_live(
             options.file, job.capture, bench, recorded, why_unsent(job.capture),
-            console=console, progress=progress,
+            tell=lambda text: console.print(text, markup=False, soft_wrap=True), progress=progress,
         )  # fmt: skip
     finally:
         bar.stop()
@@ -232,9 +233,11 @@ def _live(job: _Job, options: _Options, bench: Bench, recorded: Outcome) -> dict
 
 
 def _tell(result: dict[str, Any], options: _Options) -> None:
+    from rich.text import Text
+
     from xdpipe.verify import view
 
-    console = Console(file=sys.__stdout__, highlight=False)
+    console = make_console(file=sys.__stdout__, highlight=False)
     drawn = [view.recorded(result)] if "recorded" in result else view.verified(result, options.file)
     for each in drawn:
         console.print(each, soft_wrap=isinstance(each, Text))

@@ -167,7 +167,7 @@ def run_demo(duration: float, console: Console, *, show: bool) -> dict[str, Any]
             honest.start()
             replay = clients.popen(
                 [
-                    sys.executable, "-P", "-m", "xdpipe.cli", "replay", f"/proc/self/fd/{capture}",
+                    sys.executable, "-P", "-m", "xdpipe", "replay", f"/proc/self/fd/{capture}",
                     "--dev", "wire0", "--queues", "0-1", "--pps", str(FLOOD_PPS),
                     "--loop", str(loops),
                 ],
@@ -184,7 +184,7 @@ def run_demo(duration: float, console: Console, *, show: bool) -> dict[str, Any]
             )
         options = RunOptions(file=example("dns_guard.py"), devs={"": "guard0"}, queues=(0, 1))
         final: dict[str, Any] = supervise(
-            options, duration, console, show=show, begin=begin, end=honest.stop
+            options, duration, console if show else None, begin=begin, end=honest.stop
         )
         final["demo"] = {"honest_asked": honest.asked, "honest_answered": honest.answered}
     if show:

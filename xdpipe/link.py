@@ -150,7 +150,7 @@ class Link:
                 raise XdpipeError("interrupted before it ran")
             if time.monotonic() > end:
                 now.require_up()
-            time.sleep(0.02)
+            time.sleep(0.1)  # asking takes 1 ms, and in an emulated machine ten
 
     def check_queues(self, queues: Iterable[int]) -> None:
         """Check that each of these is a receive queue in use.

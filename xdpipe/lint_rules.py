@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import lru_cache
 
 
@@ -280,22 +281,30 @@ JIT_ARRAY_METHODS = words("copy astype flatten tolist repeat nonzero argsort cum
 JIT_OBJECTS = words("list dict set frozenset str bytes bytearray repr format sorted")
 
 
-def _matcher(patterns: str) -> re.Pattern[str]:
-    words = (re.escape(word).replace(r"\*", ".*") for word in patterns.split())
-    return re.compile("|".join(words))
+class _Names:
+    """Names, some of them by a pattern in which `*` is anything."""
+
+    def __init__(self, patterns: str) -> None:
+        self._exact = frozenset(word for word in patterns.split() if "*" not in word)
+        self._starred = [(w.partition("*")[0], w) for w in patterns.split() if "*" in w]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._exact or any(
+            name.startswith(start) and fnmatchcase(name, word) for start, word in self._starred
+        )
 
 
-_BY_CODE = {code: _matcher(patterns) for code, patterns in _CALLS.items()}
-_FINE, _CLOCK, _JIT = _matcher(_HARMLESS), _matcher(CLOCKS), _matcher(JIT_ARRAYS)
+_BY_CODE = {code: _Names(patterns) for code, patterns in _CALLS.items()}
+_FINE, _CLOCK, _JIT = _Names(_HARMLESS), _Names(CLOCKS), _Names(JIT_ARRAYS)
 _BY_METHOD = {method: code for code, methods in METHODS.items() for method in methods.split()}
 
 
 @lru_cache(maxsize=4096)
 def rule_of_call(origin: str) -> str | None:
     """Return the code of the rule that is about calling what came from there."""
-    if _FINE.fullmatch(origin):
+    if origin in _FINE:
         return None
-    return next((code for code, pattern in _BY_CODE.items() if pattern.fullmatch(origin)), None)
+    return next((code for code, names in _BY_CODE.items() if origin in names), None)
 
 
 def rule_of_method(receiver: str, method: str) -> str | None:
@@ -312,9 +321,9 @@ def rule_of_method(receiver: str, method: str) -> str | None:
 
 def is_clock(origin: str) -> bool:
     """Return whether a call of it asks for the time, or makes a time readable."""
-    return _CLOCK.fullmatch(origin) is not None
+    return origin in _CLOCK
 
 
 def makes_array(origin: str) -> bool:
     """Return whether a call of it makes a new array."""
-    return _JIT.fullmatch(origin) is not None
+    return origin in _JIT

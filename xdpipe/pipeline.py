@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xdpipe.batch import COLUMNS
-from xdpipe.beside import look_beside
 from xdpipe.chain import checked_budget, describe
 from xdpipe.core._core import lib
 from xdpipe.errors import CodeError, XdpipeError
 from xdpipe.own_columns import scopes
 from xdpipe.stage import BUDGET_US
 from xdpipe.steering import Steering
+from xdpipe.user_file import import_file, reason, where
 from xdpipe.verdict import DROP, FORWARD, Verdict
 
 if TYPE_CHECKING:
@@ -132,14 +129,6 @@ def _checked_steering(given: object) -> Steering:
     return given
 
 
-def _where(error: BaseException, path: Path) -> str:
-    """Return file:line of the place in the user's file that an exception came from."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}:{error.lineno}"
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-    return f"{path}:{lines[-1]}" if lines else str(path)
-
-
 def load_pipeline(file: str | Path, budget_us: float | None = None) -> Pipeline:
     """Import a user's file and return its `pipeline`.
 
@@ -154,23 +143,14 @@ def load_pipeline(file: str | Path, budget_us: float | None = None) -> Pipeline:
     path = Path(file).resolve()
     if not path.is_file():
         raise XdpipeError(f"{file}: no such file; name a Python file that declares `pipeline`")
-    spec = importlib.util.spec_from_file_location(f"_pipeline_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise XdpipeError(f"{file}: not a Python file; its name must end in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    look_beside(path)
     try:
-        spec.loader.exec_module(module)
+        module = import_file(path, f"_pipeline_{path.stem}")
     except CodeError:
         raise  # it says where
-    except XdpipeError as error:
-        raise XdpipeError(f"{_where(error, path)}: {error}") from error
     except SystemExit as error:
-        raise XdpipeError(f"{_where(error, path)}: the file exits when imported") from error
+        raise XdpipeError(f"{where(error, path)}: the file exits when imported") from error
     except BaseException as error:  # whatever a user's file raises
-        text = str(error).splitlines()[0] if str(error) else ""
-        raise XdpipeError(f"{_where(error, path)}: {type(error).__name__}: {text}") from error
+        raise XdpipeError(f"{where(error, path)}: {reason(error)}") from error
     pipeline = getattr(module, "pipeline", None)
     if not isinstance(pipeline, Pipeline):
         raise XdpipeError(f"{file}: declares no pipeline; write: pipeline = Pipeline(…)")

@@ -25,11 +25,16 @@ HUGE_PAGE = 2 << 20
 
 
 _ENVIRONMENT = ("PATH", "LANG", "LC_", "TZ", "PYTHON", "VIRTUAL_ENV", "XDPIPE_CACHE_DIR")
+ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
+"""Environment for numpy, whose library for linear algebra starts a thread for each core at its
+import, which spins for some 100 ms. No good to a worker, which has one core, and on the others'
+besides; nor to a command, which computes nothing of that kind."""
 
 
 def plain_environment() -> dict[str, str]:
     """Return what our processes get of the environment, which may hold secrets."""
-    return {key: value for key, value in os.environ.items() if key.startswith(_ENVIRONMENT)}
+    ours = {key: value for key, value in os.environ.items() if key.startswith(_ENVIRONMENT)}
+    return ours | ONE_THREAD
 
 
 def shared_memory(name: str, size: int, *, huge_pages: bool = False) -> int:

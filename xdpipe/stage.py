@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from xdpipe.core._core import ffi, lib
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from xdpipe.batch import Batch
+    from xdpipe.block_ring import BlockRing
     from xdpipe.own_columns import Scope
     from xdpipe.recording import FlowRecording, Recording
     from xdpipe.stage_sets import StageSet
@@ -123,6 +124,20 @@ class Stage(ABC):
         self._counts = counts
 
 
+class ServedQueue(NamedTuple):
+    """What a worker serves.
+
+    Attributes:
+        stages: names of the chain's.
+        number: of the queue.
+        n_ports: of the pipeline.
+    """
+
+    stages: Sequence[str]
+    number: int
+    n_ports: int
+
+
 class NativeStage(Stage):
     """A stage that is a C function over the batch; consecutive ones run as one call."""
 
@@ -147,6 +162,15 @@ class NativeStage(Stage):
         if self._entry is None:
             self.bind_alone()
         lib.xp_run_stages(batch.c, self._entry, 1)
+
+    def serve(self, ring: BlockRing | None, fds: list[int], queue: ServedQueue) -> None:
+        """Be told that it works in a worker, before it is bound; most need not know.
+
+        Args:
+            ring: what it writes is read from, owned by it now; None: it is to write nothing.
+            fds: descriptors; what belongs to the ring comes first, and is taken from the list.
+            queue: that the worker serves.
+        """
 
     def bind(self, counts: memoryview) -> None:
         """Take the place where the counts are kept, and make the state that goes with it."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from _typeshed import FileDescriptorLike
+
     from xdpipe.link_watch import LinkWatch
     from xdpipe.port import Port
     from xdpipe.recorder_handle import RecorderHandle
@@ -214,6 +216,12 @@ class Supervisor:
                 self._try_bind(handle)
             elif handle.state in ("serving", "stuck") and not self._stopping:
                 self._look_for_turns(handle)
+
+    def wake(self, source: FileDescriptorLike) -> None:
+        """Have poll return as soon as this is readable, the first time that it is."""
+        self._selector.register(
+            source, selectors.EVENT_READ, lambda: self._selector.unregister(source)
+        )
 
     def _look_for_turns(self, handle: WorkerHandle) -> None:
         """Let the kernel have the packets of a worker that hangs; end one that does not recover."""

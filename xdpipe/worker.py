@@ -27,9 +27,9 @@ from xdpipe.inject import WayBack
 from xdpipe.pipeline import Pipeline, load_pipeline
 from xdpipe.privilege import die_with_parent, drop_all, find_user, renounce
 from xdpipe.set_ring import SetRing
-from xdpipe.stage import NativeStage
+from xdpipe.stage import NativeStage, ServedQueue
 from xdpipe.stage_sets import stage_sets
-from xdpipe.stages import FlowMeter, Headers, Record
+from xdpipe.stages import Headers
 from xdpipe.tap import TapOrder, Taps
 from xdpipe.umem import Umem
 from xdpipe.verdict import PASS
@@ -235,20 +235,19 @@ class Port:
     way_back: WayBack | None = None
 
 
-def _record_to(pipeline: Pipeline, assignment: Assignment, fds: list[int]) -> None:
-    """Give stages what they record to; the descriptors come first (RecordMemory)."""
+def _tell_stages(pipeline: Pipeline, assignment: Assignment, fds: list[int]) -> None:
+    """Tell stages that they serve, and what they record to: RecordMemory, its descriptors first."""
     names = [info.name for info in pipeline.infos]
+    queue = ServedQueue(names, assignment.queue, len(assignment.ports))
     left = assignment.n_recordings
     for stage in pipeline.stages:
-        recording = stage.recording if isinstance(stage, NativeStage) else None
+        if not isinstance(stage, NativeStage):
+            continue
         ring = None
-        if recording is not None and left:
-            ring = BlockRing(recording.ring_bytes, fds.pop(0), populate=True)
+        if stage.recording is not None and left:
+            ring = BlockRing(stage.recording.ring_bytes, fds.pop(0), populate=True)
             left -= 1
-        if isinstance(stage, FlowMeter):
-            stage.serve(ring, None if ring is None else fds.pop(0))
-        elif isinstance(stage, Record) and ring is not None:
-            stage.copy_to(ring, names, assignment.queue, len(assignment.ports))
+        stage.serve(ring, fds, queue)
 
 
 def _way_back(fds: Sequence[int], ifindex: int, *, needed: bool) -> WayBack | None:
@@ -283,7 +282,7 @@ def _work(control: Control, file: str, user: str, budget_us: float | None) -> No
     umem = Umem(assignment.geometry, umem_fd)
     page = CountersPage(pipeline.infos, len(assignment.ports), page_fd)
     set_ring = SetRing(port_fds.pop(0), port_fds.pop(0)) if assignment.sets else None
-    _record_to(pipeline, assignment, port_fds)
+    _tell_stages(pipeline, assignment, port_fds)
     ports, pass_fds = [], []
     for assigned in assignment.ports:
         ports.append(Port(Xsk(port_fds.pop(0), assignment.geometry)))

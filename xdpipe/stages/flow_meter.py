@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from xdpipe.flow_records import Records
+    from xdpipe.stage import ServedQueue
 
 _MIB = 1 << 20
 _AT_ONCE = 8192
@@ -167,15 +168,14 @@ class FlowMeter(NativeStage):
         self.table = FlowTable(self.options, self._ring, self._fd, counters)
         return self.table.c
 
-    def serve(self, ring: BlockRing | None, table: int | None) -> None:
-        """Have it write records to this ring, once it is bound, and keep its flows in this memory.
+    def serve(self, ring: BlockRing | None, fds: list[int], queue: ServedQueue) -> None:
+        """Have it write records to this ring once it is bound; see NativeStage.serve.
 
-        Args:
-            ring: owned by it now; None: nobody reads records, and there are none.
-            table: descriptor of shared memory, owned by it now; None: memory of its own.
+        With the ring comes the memory that its flows are kept in.
         """
-        self._live, self._ring, self._fd = True, ring, table
+        self._live, self._ring = True, ring
         if ring is not None:
+            self._fd = fds.pop(0)
             ring.attach()
 
     def take(self) -> Records:

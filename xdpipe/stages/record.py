@@ -17,9 +17,10 @@ from xdpipe.tap import Tap, TapOrder, verdict_bits
 from xdpipe.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from xdpipe.block_ring import BlockRing
+    from xdpipe.stage import ServedQueue
 
 _MIB = 1 << 20
 
@@ -103,9 +104,10 @@ class Record(NativeStage):
         tap = ffi.NULL if self._tap is None else self._tap.c
         return ffi.new("struct xp_record_state *", {"counters": counters, "tap": tap})
 
-    def copy_to(self, ring: BlockRing, stages: Sequence[str], queue: int, n_ports: int) -> None:
-        """Have it copy to this ring, owned by it now, once it is bound; see Tap."""
-        self._tap = Tap(self.recording.order, ring, stages, queue, n_ports)
+    def serve(self, ring: BlockRing | None, fds: list[int], queue: ServedQueue) -> None:
+        """Have it copy to this ring once it is bound; see NativeStage.serve."""
+        if ring is not None:
+            self._tap = Tap(self.recording.order, ring, *queue)
 
     def report(self) -> Mapping[str, Any]:
         """Return what to know of it where it does not write."""

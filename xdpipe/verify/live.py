@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from rich.console import Console
-
 
 _ETHERNET = 14
 """Bytes of a header without a tag, by which a packet is longer than the MTU says."""
@@ -152,7 +150,7 @@ def observe_live(
     recorded: Outcome,
     unsent: tuple[dict[int, str], int],
     *,
-    console: Console,
+    tell: Callable[[str], None],
     progress: Callable[[int, int], None] = lambda n, total: None,
 ) -> LiveOutcome:
     """Run a pipeline on a veth pair, send it a capture, and take down what becomes of it.
@@ -165,7 +163,7 @@ def observe_live(
         bench: where; used once.
         recorded: what is to become of the packets.
         unsent: what `why_unsent` said.
-        console: where the supervisor tells what happens.
+        tell: told in a line what happens.
         progress: told packets sent, and packets in all.
 
     Raises:
@@ -194,7 +192,7 @@ def observe_live(
         sender = Sender(path, bench.sender, run_dir, taken, seen, progress)
         stack.callback(sender.end)
         options = RunOptions(file=file, devs=devs, queues=(0,), guard=False)
-        final = supervise(options, None, console, show=False, begin=sender.start, end=sender.end)
+        final = supervise(options, None, tell=tell, begin=sender.start, end=sender.end)
     if sender.error is not None:
         raise sender.error
     if final["error"]:
