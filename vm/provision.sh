@@ -47,13 +47,13 @@ rm /tmp/dependencies
 echo /work >"$($venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/xdpipe.pth"
 cat >$venv/bin/xdpipe <<'SHELL'
 #!/bin/sh
-exec /opt/xdpipe/bin/python -P -m xdpipe.cli "$@"
+exec /opt/xdpipe/bin/python -P -m xdpipe "$@"
 SHELL
 chmod 755 $venv/bin/xdpipe
 ln -sf $venv/bin/xdpipe /usr/local/bin/xdpipe
 
 # The host has built the C core in the tree (./dev setup), unless it is a host that ./dev does not work on.
-if [ -d "$tree/xdpipe" ] && ! (cd "$tree" && $venv/bin/python -c 'import xdpipe.core._core') 2>/dev/null; then
+if [ -d "$tree/xdpipe" ] && ! (cd "$tree" && $venv/bin/python -c 'import xdpipe.core._core, xdpipe._libpcap') 2>/dev/null; then
     apt-get -q update
     apt-get -q -y install --no-install-recommends gcc libc6-dev python3-dev
     $venv/bin/pip install -q --disable-pip-version-check --only-binary :all: 'setuptools>=77'

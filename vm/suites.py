@@ -40,6 +40,7 @@ class Suite:
         only: pytest's expression (-k) of those that are meant; empty: all.
         n_cpus: that the VM has.
         on_host: they are not in the VM; they start it themselves.
+        options: of pytest.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Suite:
     only: str = ""
     n_cpus: int = 2
     on_host: bool = False
+    options: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -71,15 +73,16 @@ def suites(*, everything: bool) -> list[Suite]:
         root_tests = ("tests/bpf/test_attach.py", *(f"tests/veth/{name}.py" for name in names))
     marks = () if everything else ("-m", "kernel")
     over_nics = ("tests/vm", f"--ignore={_COMMANDS}")
-    return [  # the longest first, and virtio's apart, so that two VMs are busy throughout
+    return [  # the longest first, and virtio's apart, so that two VMs are busy to the end
         Suite("zero copy", ("igb", "vmxnet3", "virtio"), DEFAULT, over_nics, "not virtio"),
         Suite("zero copy", ("virtio",), DEFAULT, over_nics, "virtio"),
-        Suite("./dev vm itself", (), DEFAULT, (_COMMANDS,), on_host=True),
         *(
             # those marked run on one as well, which leaves the other core to another VM
             Suite("root tests", (), version, (*root_tests, *marks), n_cpus=2 if everything else 1)
             for version in KERNELS
         ),
+        # two at once: at the end, when this is the last suite, no other core would be busy
+        Suite("./dev vm itself", (), DEFAULT, (_COMMANDS,), on_host=True, options=("-n", "2")),
     ]
 
 
@@ -98,7 +101,7 @@ class Running:
         ]  # fmt: skip
         self.popen = subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m",
-             *([] if suite.on_host else vm_run), *_PYTEST, *suite.tests,
+             *([] if suite.on_host else vm_run), *_PYTEST, *suite.options, *suite.tests,
              *(["-k", both] if both else []), *more],
             stdout=self._file, stderr=subprocess.STDOUT, cwd=ROOT,
         )  # fmt: skip

@@ -75,7 +75,7 @@ def test_the_probe_believes_only_a_kernel_that_speaks(
     fake = tmp_path / "qemu"
     fake.write_text(f"#!/bin/sh\n{says}\n")
     fake.chmod(0o755)
-    kernel = Kernel("7.3", tmp_path / "vmlinuz", tmp_path / "initrd")
+    kernel = Kernel("7.3", *(tmp_path / name for name in ("vmlinuz", "vmlinux", "initrd")))
     qemu._probe(tmp_path, qemu.Qemu((str(fake),), "a test"), kernel)
     assert (tmp_path / "boots").read_text() == boots
 

@@ -19,6 +19,7 @@ from hosts import (
     HOST6,
     PIPELINES,
     Bench,
+    await_carrier,
     echoes,
     until,
 )
@@ -41,12 +42,12 @@ def check_books(final: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bench", "options"),
+    ("link", "options"),
     [
         ("virtio", ["--busy-poll"]),
         ("igb", ["--no-need-wakeup", "--huge-pages", "--frame-size", "3000"]),
     ],
-    indirect=["bench"],
+    indirect=["link"],
 )
 def test_zero_copy_serves_with_the_sockets_other_settings(
     bench: Bench, huge_pages: None, options: list[str]
@@ -114,9 +115,9 @@ def test_the_dns_guard_in_zero_copy_lets_a_real_name_server_answer(
 
 
 @pytest.mark.parametrize(
-    ("bench", "options", "attach"),
+    ("link", "options", "attach"),
     [("igb", ["--mode", "copy"], "native"), ("virtio", ["--attach", "generic"], "generic")],
-    indirect=["bench"],
+    indirect=["link"],
 )
 def test_without_zero_copy_the_same_is_served(
     bench: Bench, options: list[str], attach: str
@@ -151,8 +152,7 @@ def test_udp_echo_in_zero_copy_gives_back_every_byte_also_after_a_worker_was_kil
         ] == [("serving", 1), ("serving", 0)]
 
     until(served_again, "another worker serves the queue", timeout_s=60)
-    look = lambda: bench.host.call(lambda: Link.find("h0").carrier)  # noqa: E731
-    until(look, "the carrier is back")
+    await_carrier(bench.host, "h0")
     n += echoes(bench, CLIENT4, HOST4, [100], rounds=32)
     final = running.end()
     assert final["ledger"]["sent"] == n
@@ -175,9 +175,7 @@ def test_packets_taken_in_zero_copy_go_back_to_the_kernel(bench: Bench) -> None:
             assert theirs.recv(len(data), socket.MSG_WAITALL) == data
             sender.join()
     for address in (HOST4, HOST6):
-        done = bench.client.run(["ping", "-c", "5", "-i", "0.1", "-W", "10", address],
-                                check=False, capture_output=True, text=True)  # fmt: skip
-        assert " 0% packet loss" in done.stdout, done.stdout
+        bench.reach(address, n=5)
     final = running.end()
     assert {worker["mode"] for worker in final["workers"]} == {"zerocopy"}
     assert ("may lose all packets that are sent" in final["stderr"]) == (
@@ -206,7 +204,7 @@ def test_a_driver_without_zero_copy_is_served_in_copy_mode(copy_bench: Bench) ->
     check_books(final)
 
 
-@pytest.mark.parametrize("bench", ["igb"], indirect=True)
+@pytest.mark.parametrize("link", ["igb"], indirect=True)
 def test_generic_attach_with_zero_copy_demanded_is_one_clear_line(bench: Bench) -> None:
     done = bench.xdpipe("run", str(EXAMPLES / "udp_echo.py"), "--dev", "h0",
                         "--mode", "zerocopy", "--attach", "generic", "--json")  # fmt: skip
@@ -217,7 +215,7 @@ def test_generic_attach_with_zero_copy_demanded_is_one_clear_line(bench: Bench) 
     )
 
 
-@pytest.mark.parametrize("bench", ["virtio"], indirect=True)
+@pytest.mark.parametrize("link", ["virtio"], indirect=True)
 def test_jumbo_packets_come_in_copy_mode_where_zero_copy_has_one_frame_a_packet(
     bench: Bench,
 ) -> None:
@@ -242,7 +240,7 @@ def test_jumbo_packets_come_in_copy_mode_where_zero_copy_has_one_frame_a_packet(
     check_books(final)
 
 
-@pytest.mark.parametrize("bench", ["igb"], indirect=True)
+@pytest.mark.parametrize("link", ["igb"], indirect=True)
 def test_what_the_nic_tells_comes_along_in_zero_copy(bench: Bench) -> None:
     """QEMU's NICs tell neither hash nor time by themselves: what counts is that it is said so."""
     running = bench.run(PIPELINES / "nic_told.py", "--mode", "zerocopy")
