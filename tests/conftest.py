@@ -3,8 +3,11 @@
 A skip says what the machine lacks.
 """
 
+import fcntl
 import importlib.util
 import os
+import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,8 @@ CAPTURES = TESTS.parent.parent / "shared" / "captures"
 HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
 BY_TSHARK = "_tshark.py"
 TIERS = ("unit", "bpf", "veth", "captures", "vm")
+LONGEST = "test_sanitizers.py"
+"""Where tests run in several processes it begins first, or one would end long after the others."""
 
 CAP_NET_ADMIN = 12
 CAP_SYS_ADMIN = 21
@@ -60,7 +65,9 @@ def _lacks_vm() -> str | None:
 def _lacks_image() -> str | None:
     if nics():
         return "in the test VM: these are for the host"
-    if not any((TESTS.parent / ".vm").glob("root-*")):
+    from vm.cache import CACHE  # test_sanitizers copies the tests without vm/
+
+    if not any(CACHE.glob("root-*")):
         return "the test VM has not been made: ./dev vm build"
     return _lacks_veth()
 
@@ -74,6 +81,18 @@ LACKS = {
     "vm/commands": _lacks_image,
 }
 """What a machine lacks for the tests of a directory, or of those below it that are not named."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have SIGINT be as in the foreground: what a shell's background ignores, all inherit."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their argument: a gzip file says when it was made, and all that run tests
+    beside each other are to collect the same names.
+    """
+    return argname if isinstance(val, bytes) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -91,19 +110,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         reason = lacks[place]
         if reason is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
+    items.sort(key=lambda item: item.path.name != LONGEST)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     """Have tests of a file run in one process, since they share what is dear to make.
 
-    So do all that compare with what tshark says.
+    So do all that compare with what tshark says. Those over veth, and those that start VMs, share
+    nothing: as each file takes as long as it does, one process would be left with the last.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
+            if file.startswith(("tests/veth/", "tests/vm/commands/")):
+                return nodeid
             return BY_TSHARK if file.endswith(BY_TSHARK) else file
 
     return ByFile(config, log)
@@ -119,7 +142,15 @@ def captures() -> Path:
 
 
 @pytest.fixture
-def huge_pages() -> Iterator[None]:
+def huge_pages_alone() -> Iterator[None]:
+    """Have no other test change the number of huge pages, which is the machine's."""
+    with open(Path(tempfile.gettempdir()) / "xdpipe-tests-huge-pages", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture
+def huge_pages(huge_pages_alone: None) -> Iterator[None]:
     """Have huge pages for two queues."""
     before = int(HUGE_PAGES.read_text())
     HUGE_PAGES.write_text(str(before + 24))

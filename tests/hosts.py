@@ -40,17 +40,28 @@ PATIENCE = 4 if os.environ.get("XDPIPE_VM") == "tcg" else 1
 """Python is some ten times slower in an emulated machine."""
 
 
+def pps(rate: int) -> str:
+    """Return packets/s that whoever takes a host's `rate` takes in an emulated machine, too."""
+    return str(rate // PATIENCE**2)
+
+
 def until(condition: Callable[[], Any], what: str, timeout_s: float = 15.0) -> Any:
-    """Return the condition's first true value; fail, naming what did not come, when time is up."""
+    """Return the condition's first true value; fail, naming what did not come, when time is up.
+
+    It is asked again after ten times as long as it took, so that asking keeps no CPU from what is
+    awaited, which may be slow.
+    """
     timeout_s *= PATIENCE
     end = time.monotonic() + timeout_s
     while True:
+        asked = time.monotonic()
         value = condition()
         if value:
             return value
-        if time.monotonic() > end:
+        now = time.monotonic()
+        if now > end:
             pytest.fail(f"{what}: did not come true within {timeout_s} s")
-        select.select([], [], [], 0.02)
+        select.select([], [], [], max(0.02 * PATIENCE, 10 * (now - asked)))
 
 
 @dataclass
@@ -107,7 +118,7 @@ class Bench:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command of xdpipe to its end, on the host unless told otherwise."""
         return (where or self.host).run(
-            [sys.executable, "-P", "-m", "xdpipe.cli", *args],
+            [sys.executable, "-P", "-m", "xdpipe", *args],
             timeout=timeout * PATIENCE, check=False, capture_output=True, text=True,
             env=self.env,
         )  # fmt: skip
@@ -120,7 +131,7 @@ class Bench:
         """Start `xdpipe run FILE --dev … --json ARGS`, and wait until it takes packets."""
         devs = [word for dev in self.devs for word in ("--dev", dev)]
         popen = self.host.popen(
-            [sys.executable, "-P", "-m", "xdpipe.cli", "run", str(file), *devs, "--json", *args],
+            [sys.executable, "-P", "-m", "xdpipe", "run", str(file), *devs, "--json", *args],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.env,
         )  # fmt: skip
         running = Running(popen, self.run_dir)
@@ -136,6 +147,37 @@ class Bench:
         assert done.returncode == 0, done.stderr
         result: dict[str, Any] = json.loads(done.stdout)
         return result
+
+    def ping(self, address: str, *options: str, n: int = 10) -> str:
+        """Return what ping says of n packets that the client sends at once.
+
+        With an interval it would wait no longer than that for late answers (iputils, ping.c); and
+        its socket's buffer has room for three or four packets, unless told otherwise.
+        """
+        done = self.client.run(
+            ["ping", "-c", str(n), "-l", str(n), "-S", "400000", "-W", str(5 * PATIENCE), *options,
+             address],
+            check=False, capture_output=True, text=True,
+        )  # fmt: skip
+        return str(done.stdout + done.stderr)
+
+    def reach(self, address: str, *options: str, n: int = 10) -> str:
+        """Ping as above; all of it must be answered."""
+        told = self.ping(address, *options, n=n)
+        if " 0% packet loss" not in told:
+            status = self.started[-1].status() if self.started else None
+            pytest.fail(f"{told}{json.dumps(status, indent=1)}")
+        return told
+
+    def raw_socket(self) -> socket.socket:
+        """Return a socket that sees, whole, the IPv4 packets that come in by the host's end."""
+        sock = self.host.call(
+            lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
+        )
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
+        sock.bind(("h0", 0x0800))
+        sock.settimeout(10)
+        return sock
 
 
 def stop_all(bench: Bench) -> None:
@@ -260,8 +302,12 @@ def take_nics(ends: Sequence[tuple[str, VethEnd]]) -> None:
         nic = until(functools.partial(find_nic, kind, end.mac), f"the {kind} of {end.name}")
         take_nic(nic, end, n_queues=2)
     for _, end in ends:
-        look = functools.partial(Link.find, end.name)
-        until(lambda end=end, look=look: end.namespace.call(look).carrier, f"carrier of {end.name}")
+        await_carrier(end.namespace, end.name)
+
+
+def await_carrier(namespace: Namespace, dev: str) -> None:
+    """Wait until a link has its carrier, which a NIC loses for a while when it is reset."""
+    until(lambda: namespace.call(lambda: Link.find(dev)).carrier, f"carrier of {dev}")
 
 
 @contextmanager
@@ -283,13 +329,23 @@ def nic_crossing(inside: str, outside: str, tmp_path: Path) -> Iterator[Crossing
 
 
 @contextmanager
-def nic_bench(kind: str, tmp_path: Path) -> Iterator[Bench]:
+def nic_link(kind: str) -> Iterator[tuple[Namespace, Namespace]]:
     """Make a host and a client, joined by the VM's pair of NICs of this kind, two queues each."""
     host, client = Namespace(), Namespace()
     take_nics([(kind, end) for end in ends(host, client)])
-    bench = Bench(host, client, tmp_path / "run")
     try:
-        yield bench
+        yield host, client
     finally:
-        stop_all(bench)
-        close(bench)  # which gives the NICs back
+        host.close()  # which gives the NICs back
+        client.close()
+
+
+@contextmanager
+def nic_bench(kind: str, tmp_path: Path) -> Iterator[Bench]:
+    """Make such a host and a client, for one test."""
+    with nic_link(kind) as (host, client):
+        bench = Bench(host, client, tmp_path / "run")
+        try:
+            yield bench
+        finally:
+            stop_all(bench)

@@ -4,11 +4,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from crafted import batch_of
 from xdpipe.batch import COLUMNS, Batch
 from xdpipe.core._core import lib
 from xdpipe.stages import Headers
-
-MEMORY = 8 << 20
 
 
 def parsed(packets: Iterable[bytes], *, headroom: int = 64, partial: bool = False) -> Batch:
@@ -19,7 +18,8 @@ def parsed(packets: Iterable[bytes], *, headroom: int = 64, partial: bool = Fals
         headroom: before each.
         partial: they come from a link of the same machine, which may leave checksums out.
     """
-    batch = Batch(bytearray(MEMORY), 256)
+    packets = list(packets)
+    batch = Batch(bytearray(sum(headroom + len(packet) + 64 for packet in packets) + 64), 256)
     if partial:
         lib.xp_batch_may_be_partial(batch.c)
     batch.load(packets, headroom=headroom)
@@ -33,14 +33,13 @@ def bytes_of(batch: Batch) -> list[bytes]:
 
 def check_columns(batch: Batch, where: np.ndarray | None = None) -> None:
     """Check that the columns of Headers are what it says of the packets as they are now."""
-    again = Batch(bytearray(MEMORY), batch.capacity)
-    again.load(bytes_of(batch))
-    Headers().process(again)
+    again = batch_of(bytes_of(batch))
     rows = np.ones(len(batch), np.bool_) if where is None else where
     for name, column in COLUMNS.items():
         if column.provider == "Headers" or name == "len":
             got, want = getattr(batch, name)[rows], getattr(again, name)[rows]
-            np.testing.assert_array_equal(got, want, name)
+            if not np.array_equal(got, want):
+                np.testing.assert_array_equal(got, want, name)
 
 
 def counts(stage: object) -> dict[str, int]:

@@ -81,7 +81,6 @@ def arrived(sock: socket.socket, n: int) -> list[bytes]:
 class AllCaptures:
     """The packets of all captures, one behind the other: a source."""
 
-    has_times = True
     n_packets: int | None = None
 
     def __init__(self, captures: Path) -> None:

@@ -180,7 +180,7 @@ def test_the_command_line_says_another_budget(file: Path, tmp_path: Path) -> Non
     said = []
     for options in ([], ["--budget-us", "3600000000"]):
         done = subprocess.run(
-            [sys.executable, "-m", "xdpipe.cli", "check", str(file), "--pcap", str(capture),
+            [sys.executable, "-m", "xdpipe", "check", str(file), "--pcap", str(capture),
              "--json", *options],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
@@ -193,7 +193,7 @@ def test_check_names_the_stage(file: Path, tmp_path: Path) -> None:
     capture = tmp_path / "a.pcap"
     wrpcap(str(capture), [PACKET])
     done = subprocess.run(
-        [sys.executable, "-m", "xdpipe.cli", "check", str(file), "--pcap", str(capture)],
+        [sys.executable, "-m", "xdpipe", "check", str(file), "--pcap", str(capture)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     text = " ".join(done.stdout.split())

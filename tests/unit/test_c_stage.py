@@ -273,7 +273,7 @@ def test_the_path_is_relative_to_the_pipelines_file(tmp_path: Path) -> None:
     capture = tmp_path / "a.pcap"
     wrpcap(str(capture), [Ether(packet) for packet in PACKETS])
     done = subprocess.run(
-        [sys.executable, "-m", "xdpipe.cli", "check", file, "--pcap", capture, "--json"],
+        [sys.executable, "-m", "xdpipe", "check", file, "--pcap", capture, "--json"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     stage = json.loads(done.stdout)["stages"][1]

@@ -47,7 +47,7 @@ def pipeline(tmp_path: Path) -> str:
 
 def xdpipe_check(*args: str | Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "xdpipe.cli", "check", *map(str, args)],
+        [sys.executable, "-m", "xdpipe", "check", *map(str, args)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -210,7 +210,7 @@ def test_it_needs_no_privilege(pipeline: str, tmp_path: Path) -> None:
     wrpcap(str(capture), packets(3))
     done = subprocess.run(
         ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", sys.executable,
-         "-m", "xdpipe.cli", "check", pipeline, "--pcap", str(capture), "--json"],
+         "-m", "xdpipe", "check", pipeline, "--pcap", str(capture), "--json"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -41,7 +41,7 @@ def test_packets_are_written_and_counted(tmp_path: Path) -> None:
 
 def test_a_capture_goes_to_standard_output_and_nothing_else() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "xdpipe.cli", "craft", "IP()/UDP()", "--vary", "UDP.sport=1-9",
+        [sys.executable, "-m", "xdpipe", "craft", "IP()/UDP()", "--vary", "UDP.sport=1-9",
          "-w", "-"],
         capture_output=True, check=True,
     )  # fmt: skip

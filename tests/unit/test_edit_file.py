@@ -288,7 +288,7 @@ def test_who_is_ended_meanwhile_leaves_no_process_behind(
     file = function(tmp_path, SLOW)
     path = capture(tmp_path / "a.pcap", [udp()] * 300)
     popen = subprocess.Popen(
-        [sys.executable, "-P", "-m", "xdpipe.cli", "replay", str(path), "-w",
+        [sys.executable, "-P", "-m", "xdpipe", "replay", str(path), "-w",
          str(tmp_path / "out.pcap"), "--edit", str(file)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

@@ -32,6 +32,7 @@ from xdpipe.pipeline import load_pipeline
 from xdpipe.process import shared_memory
 from xdpipe.recorder import Recorder
 from xdpipe.recording import from_dict
+from xdpipe.stage import ServedQueue
 from xdpipe.stages import FlowMeter, Headers
 
 PREFIX = "p-h0-FlowMeter-q0"
@@ -217,7 +218,9 @@ class Metered:
     def new_worker(self) -> None:
         """Have another worker go on that knows nothing of those before."""
         stage = FlowMeter(**self.options)
-        stage.serve(BlockRing(self.ring.size, os.dup(self.ring.fd)), self.table)
+        stage.serve(
+            BlockRing(self.ring.size, os.dup(self.ring.fd)), [self.table], ServedQueue([], 0, 1)
+        )
         self.batch = Batch(mmap.mmap(-1, MIB), 256)
         self.chain = Chain([Headers(), stage], self.batch)
         self.stage = stage

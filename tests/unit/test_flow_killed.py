@@ -28,12 +28,13 @@ import mmap, sys
 from xdpipe.batch import Batch
 from xdpipe.block_ring import BlockRing
 from xdpipe.chain import Chain
+from xdpipe.stage import ServedQueue
 from xdpipe.stages import FlowMeter, Headers
 
 ring_fd, ring_size, table_fd, counts_fd, base = map(int, sys.argv[1:6])
 packet = bytes.fromhex(sys.argv[6])
 stage = FlowMeter("x", n_flows=4096, idle_s=1)
-stage.serve(BlockRing(ring_size, ring_fd), table_fd)
+stage.serve(BlockRing(ring_size, ring_fd), [table_fd], ServedQueue([], 0, 1))
 batch = Batch(mmap.mmap(-1, 1 << 20), 256)
 counts = memoryview(mmap.mmap(counts_fd, 4096)).cast("Q")
 chain = Chain([Headers(), stage], batch, counts)

@@ -409,7 +409,7 @@ def test_check_prints_one_line(tmp_path: Path) -> None:
     file.write_text(PIPELINE)
     wrpcap(str(capture), [Ether(src="02:00:00:00:00:02", dst="02:00:00:00:00:01") / IP() / UDP()])
     done = subprocess.run(
-        [sys.executable, "-m", "xdpipe.cli", "check", file, "--pcap", capture],
+        [sys.executable, "-m", "xdpipe", "check", file, "--pcap", capture],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1

@@ -695,7 +695,7 @@ def test_every_file_of_the_repository_can_be_read() -> None:
 
 def xdpipe(*args: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "xdpipe.cli", *args],
+        [sys.executable, "-m", "xdpipe", *args],
         capture_output=True, text=True, check=False, cwd=cwd,
     )  # fmt: skip
 

@@ -139,7 +139,7 @@ def test_check_runs_them(tmp_path: Path) -> None:
         "pipeline = Pipeline('', [Score(), Judge()], default=DROP)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "xdpipe.cli", "check", file, "--pcap", capture, "--json"],
+        [sys.executable, "-m", "xdpipe", "check", file, "--pcap", capture, "--json"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert json.loads(done.stdout)["stages"][1]["counters"] == {"n": 8}

@@ -18,6 +18,7 @@ from xdpipe.disk import Disk, ThreadDisk, UringDisk
 from xdpipe.errors import XdpipeError
 from xdpipe.pcapng import Interface
 from xdpipe.recorder import Recorder, Stream
+from xdpipe.stage import ServedQueue
 from xdpipe.stages import Record
 from xdpipe.verdict import DROP
 
@@ -34,7 +35,7 @@ class Recorded:
         self.disk = disk
         self.stage = Record(directory, buffer_mib=ring_mib, **more)  # type: ignore[arg-type]
         self.ring = BlockRing(self.stage.recording.ring_bytes)
-        self.stage.copy_to(self.ring, ["Record"], 0, 1)
+        self.stage.serve(self.ring, [], ServedQueue(["Record"], 0, 1))
         self.batch = Batch(mmap.mmap(-1, 4 * MIB), 256)
         self.chain = Chain([self.stage], self.batch)
         self.told: list[str] = []

@@ -17,7 +17,7 @@ from xdpipe.capture import CaptureReader
 from xdpipe.cli import main
 
 MACS = {"src": "02:00:00:00:00:01", "dst": "02:00:00:00:00:02"}
-XDPIPE = [sys.executable, "-P", "-m", "xdpipe.cli"]
+XDPIPE = [sys.executable, "-P", "-m", "xdpipe"]
 
 
 def packet(i: int, size: int = 20, **ip: Any) -> Any:

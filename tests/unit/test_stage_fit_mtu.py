@@ -114,11 +114,11 @@ def test_of_fragments_only_ips_length_follows(pieces: Any, ip: Any) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_cut_anywhere_the_columns_hold_and_nothing_beyond_is_touched(kind: str) -> None:
     whole = raw(KINDS[kind](WAS))
-    guarded = GuardedBatch(1)
+    guarded, headers, stage = GuardedBatch(1), Headers(), FitMtu(68, truncate=True)
     for n in range(len(whole) + 1):
         batch = guarded.load([whole[:n]])
-        Headers().process(batch)
-        FitMtu(68, truncate=True).process(batch)
+        headers.process(batch)
+        stage.process(batch)
         check_columns(batch)
         assert len(batch.packet(0)) == min(n, 82 + 4 * int(batch.n_vlans[0]))
 

@@ -25,6 +25,7 @@ from xdpipe.core._core import ffi, lib
 from xdpipe.flow_records import record_dtype, rows, to_ndjson
 from xdpipe.flow_table import FlowTable, record_bytes, table_bytes
 from xdpipe.process import shared_memory
+from xdpipe.stage import ServedQueue
 from xdpipe.stages import FlowMeter, Headers
 
 # Room
@@ -223,7 +224,7 @@ def test_a_table_of_nonsense_harms_nobody_who_goes_on_with_it() -> None:
         if round_ % 2:
             raw[whole : whole + 80] = 0xFF
         stage = FlowMeter(n_flows=500, idle_s=10)
-        stage.serve(BlockRing(ring.size, os.dup(ring.fd)), fd)
+        stage.serve(BlockRing(ring.size, os.dup(ring.fd)), [fd], ServedQueue([], 0, 1))
         batch = Batch(mmap.mmap(-1, 1 << 20), 256)
         chain = Chain([Headers(), stage], batch)
         for second in range(40):

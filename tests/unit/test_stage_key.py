@@ -301,6 +301,7 @@ def test_a_chain_of_entries_that_is_full_takes_no_more(kind: type[KeyedStage]) -
     stage.bind_alone()
     secret = tuple(stage._c_key.secret)
     together = [port for port in range(65536) if not sip_hash(secret, [port]) & 255][:20]
+    others = [port for port in range(65536) if sip_hash(secret, [port]) & 255][:3]
     assert len(together) == 20
     assert lib.XP_CHAIN_MAX == 16
     batch = batch_of([udp(sport=port) for port in [*together, *together]])
@@ -309,7 +310,7 @@ def test_a_chain_of_entries_that_is_full_takes_no_more(kind: type[KeyedStage]) -
     assert stage.counted("keys") == len(stage.table) == 16
     assert (batch.verdict != DROP).all()
     # others find room
-    stage.process(batch_of([udp(sport=1), udp(sport=2), udp(sport=3)]))
+    stage.process(batch_of([udp(sport=port) for port in others]))
     assert stage.counted("no_room") == 2 * 4
     assert stage.counted("keys") == 19
 

@@ -269,19 +269,19 @@ def test_a_malformed_packet_is_one_of_those_that_are_counted(kind: str) -> None:
 def test_nothing_is_read_or_written_beyond_a_packet(kind: str) -> None:
     """Cut anywhere: at a page that nobody may touch, or where another frame begins."""
     whole = made(kind, WAS)
-    guarded = GuardedBatch(1)
+    guarded, headers, stage = GuardedBatch(1), Headers(), stage_for(*WAS)
     for n in range(len(whole) + 1):
         batch = guarded.load([whole[:n]])
-        Headers().process(batch)
-        stage_for(*WAS).process(batch)
+        headers.process(batch)
+        stage.process(batch)
         check_columns(batch)
     for at in range(1, min(len(whole), 140)):
         several = in_frames([cut(whole, at)])
         start, queue = int(several.addr[0]), several.queue  # type: ignore[attr-defined]
         queue.memory[start + at : start + at + 200] = b"\xa5" * 200
         before = bytes(queue.memory[start - 200 : start])
-        Headers().process(several)
-        stage_for(*WAS).process(several)
+        headers.process(several)
+        stage.process(several)
         assert queue.memory[start + at : start + at + 200] == b"\xa5" * 200
         assert queue.memory[start - 200 : start] == before
 

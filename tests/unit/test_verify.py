@@ -84,7 +84,7 @@ def changed(path: Path, *changes: tuple[str, str]) -> Path:
 
 def run(*args: str | Path, **options: Any) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "xdpipe.cli", "verify", *map(str, args)],
+        [sys.executable, "-m", "xdpipe", "verify", *map(str, args)],
         capture_output=True, text=True, check=False, **options,
     )  # fmt: skip
 
@@ -473,7 +473,7 @@ def test_interrupted_it_writes_nothing(
         )
     )  # fmt: skip
     popen = subprocess.Popen(
-        [sys.executable, "-m", "xdpipe.cli", "verify", file, "--pcap", pcap, option, expect],
+        [sys.executable, "-m", "xdpipe", "verify", file, "--pcap", pcap, option, expect],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     until(reached.exists, "the stage runs")
@@ -514,7 +514,7 @@ def test_a_directory_of_captures(file: Path, tmp_path: Path) -> None:
 def without_privilege(*args: str | Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", sys.executable,
-         "-m", "xdpipe.cli", "verify", *map(str, args)],
+         "-m", "xdpipe", "verify", *map(str, args)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 

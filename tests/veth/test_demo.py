@@ -12,7 +12,7 @@ import pytest
 
 from hosts import PATIENCE, until
 
-DEMO = [sys.executable, "-P", "-m", "xdpipe.cli", "demo"]
+DEMO = [sys.executable, "-P", "-m", "xdpipe", "demo"]
 
 
 def family(pid: int) -> set[int]:

@@ -76,6 +76,7 @@ def honest(bench: Bench, service: None) -> Iterator[Honest]:
     honest.stop()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("share", [1.0, 0.0], ids=["steady sources", "made-up sources"])
 def test_honest_clients_are_served_all_along(
     bench: Bench, honest: Honest, tmp_path: Path, share: float

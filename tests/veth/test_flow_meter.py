@@ -230,14 +230,13 @@ def test_a_full_disk_holds_up_nobody_and_records_wait(
     try:
         # with room for one flow, each packet of another one has a record written
         running = bench.run(pipeline(tmp_path, directory, ", n_flows=1, evict=True"))
-        while os.statvfs(directory).f_bavail or not sums(running.wait_ready())["waiting"]:
-            sender.send(500)
+        sender.send(2000)  # a queue has four of the eight flows at least: 350 kB of text or more
         assert running.popen.stderr is not None
         told = running.popen.stderr.readline()  # it has tried
         assert "flows: No space left on device; once the buffer is full, records of" in told
-        before = running.wait_ready()["ledger"]["sent"]
+        until(lambda: sums(running.wait_ready())["waiting"], "records wait")
         sender.send(100)
-        until(lambda: running.wait_ready()["ledger"]["sent"] == before + 100, "it serves on")
+        until(lambda: running.wait_ready()["ledger"]["sent"] == sender.n, "it serves on")
         subprocess.run(["mount", "-o", "remount,size=16m", str(directory)], check=True)
         until(lambda: not sums(running.wait_ready())["waiting"], "it goes on")
         final = running.end()

@@ -23,6 +23,7 @@ from hosts import (
     crossing,
     until,
 )
+from programs import iperf3
 
 CROSS = PIPELINES / "cross.py"
 IPERF_S = float(os.environ.get("XDPIPE_IPERF_S", "1"))
@@ -47,26 +48,18 @@ def check_books(final: dict[str, Any]) -> None:
         assert other["forwarded"] == other["sent"] + sum(other["refused"].values())
 
 
-def ping(bench: Crossing, address: str, *options: str) -> str:
-    done = bench.client.run(
-        ["ping", "-c", "10", "-i", "0.02", "-W", str(2 * PATIENCE), *options, address],
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
-    return str(done.stdout)
-
-
 def promiscuity(bench: Crossing) -> list[int]:
     shown = bench.host.run(["ip", "-json", "-d", "link"], capture_output=True, text=True).stdout
     return [link["promiscuity"] for link in json.loads(shown) if link["ifname"] in ("m0", "m1")]
 
 
 def test_two_hosts_see_each_other_through_it_and_only_through_it(bench: Crossing) -> None:
-    assert " 100% packet loss" in ping(bench, HOST4, "-c", "2", "-W", "1")
+    assert " 100% packet loss" in bench.ping(HOST4, "-W", "1", n=2)
     bench.client.run(["ip", "neigh", "flush", "dev", "c0"])
     running = bench.run(CROSS)
     for address in (HOST4, HOST6):  # and ARP, and neighbour discovery
-        assert " 0% packet loss" in ping(bench, address, "-s", "1400")
-    assert " 0% packet loss" in ping(bench, HOST4, "-M", "do", "-s", "1472")
+        bench.reach(address, "-s", "1400")
+    bench.reach(HOST4, "-M", "do", "-s", "1472")
     assert promiscuity(bench) == [1, 1]  # or a NIC would not take what is for the other side
     status = running.status()
     assert status is not None
@@ -76,36 +69,21 @@ def test_two_hosts_see_each_other_through_it_and_only_through_it(bench: Crossing
     assert [port["name"] for port in final["ports"]] == ["inside", "outside"]
     assert [port["dev"] for port in final["ports"]] == ["m0", "m1"]
     assert all(port["to_kernel"]["no_socket"] == 0 for port in status["ports"])
-    assert " 100% packet loss" in ping(bench, HOST4, "-c", "2", "-W", "1")
+    assert " 100% packet loss" in bench.ping(HOST4, "-W", "1", n=2)
 
 
 @pytest.mark.parametrize("offloads", [False, True])
 def test_iperf3_in_both_directions(tmp_path: Path, offloads: bool) -> None:
     """Residual 0; and every byte of a TCP session, or it would end with an error."""
-    with (
-        crossing(tmp_path, offloads=offloads) as bench,
-        bench.far.popen(["iperf3", "-s", "-B", HOST4], stdout=subprocess.DEVNULL) as server,
-    ):
+    with crossing(tmp_path, offloads=offloads) as bench:
         running = bench.run(CROSS)
-        try:
-            for udp in ([], ["-u", "-b", "200M", "-l", "1400"]):
-                for reverse in ([], ["-R"]):
-                    done = bench.client.run(
-                        ["iperf3", "-c", HOST4, "-t", str(IPERF_S), "--json", "-f", "m",
-                         *udp, *reverse],
-                        check=False, capture_output=True, text=True,
-                    )  # fmt: skip
-                    told = json.loads(done.stdout)
-                    assert done.returncode == 0, told.get("error")
-                    end = told["end"]
-                    if udp:
-                        assert end["sum"]["packets"] > 1000 * IPERF_S
-                    else:
-                        assert end["sum_received"]["bytes"] > 1e6 * IPERF_S
-            final = running.end()
-        finally:
-            server.kill()
-        check_books(final)
+        for reverse in ([], ["-R"]):
+            end = iperf3(bench, HOST4, "-t", str(IPERF_S), *reverse)
+            assert end["sum_received"]["bytes"] > 1e6 * IPERF_S
+            udp = ["-u", "-b", "200M", "-l", "1400"]
+            end = iperf3(bench, HOST4, "-t", str(IPERF_S), *udp, *reverse)
+            assert end["sum"]["packets"] > 1000 * IPERF_S
+        check_books(running.end())
 
 
 def test_jumbo_packets_go_across_in_several_frames(tmp_path: Path) -> None:
@@ -113,15 +91,15 @@ def test_jumbo_packets_go_across_in_several_frames(tmp_path: Path) -> None:
         pytest.skip("packets in several frames take Linux 6.6")
     with crossing(tmp_path, mtu=9000) as bench:
         running = bench.run(CROSS)
-        assert " 0% packet loss" in ping(bench, HOST4, "-M", "do", "-s", "8972")
-        assert " 0% packet loss" in ping(bench, HOST6, "-s", "8900")
+        bench.reach(HOST4, "-M", "do", "-s", "8972")
+        bench.reach(HOST6, "-s", "8900")
         check_books(running.end())
 
 
 def test_a_killed_worker_is_replaced_and_the_books_close(bench: Crossing) -> None:
     """Under a stream in both directions at once."""
     running = bench.run(CROSS, "--queues", "0-1")
-    assert " 0% packet loss" in ping(bench, HOST4)
+    bench.reach(HOST4)
     with bench.client.popen(
         ["ping", "-f", "-q", "-s", "1000", HOST4], stdout=subprocess.DEVNULL
     ) as flood:
@@ -142,7 +120,7 @@ def test_a_killed_worker_is_replaced_and_the_books_close(bench: Crossing) -> Non
                 until(served_again, "another worker serves")
         finally:
             flood.send_signal(signal.SIGINT)
-    assert " 0% packet loss" in ping(bench, HOST4)
+    bench.reach(HOST4)
     final = running.end()
     assert final["ledger"]["residual"] == 0, final["ledger"]
     for worker in final["workers"]:
@@ -151,8 +129,8 @@ def test_a_killed_worker_is_replaced_and_the_books_close(bench: Crossing) -> Non
 
 def test_the_inline_filter_drops_exactly_what_it_says(bench: Crossing) -> None:
     running = bench.run(EXAMPLES / "inline_filter.py")
-    assert " 0% packet loss" in ping(bench, HOST4)  # from inside: the answers come in
-    assert " 0% packet loss" in ping(bench, HOST6)
+    bench.reach(HOST4)  # from inside: the answers come in
+    bench.reach(HOST6)
     # a connection from inside works, none from outside
     listener = bench.far.call(lambda: socket.create_server((HOST4, 2000)))
     with listener, bench.client.call(lambda: socket.create_connection((HOST4, 2000))) as ours:

@@ -38,7 +38,13 @@ def nghttpd(bench: Bench, tmp_path: Path) -> Iterator[Path]:
     served = tmp_path / "served"
     served.mkdir()
     with server(
-        bench, PORT, "nghttpd", "--no-tls", f"--address={HOST4}", f"--htdocs={served}", str(PORT)
+        bench.host,
+        PORT,
+        "nghttpd",
+        "--no-tls",
+        f"--address={HOST4}",
+        f"--htdocs={served}",
+        str(PORT),
     ):
         yield served
 

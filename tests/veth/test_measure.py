@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from hosts import PATIENCE, PIPELINES, Bench, Crossing, Running, crossing, until
+from hosts import HOST4, PATIENCE, PIPELINES, Bench, Crossing, Running, crossing, pps, until
 from stamped import RUN, Model, Stamp, stamped_capture, stamped_packet
 from xdpipe.netns import Namespace
 
@@ -27,7 +27,7 @@ def measuring(bench: Bench, where: Namespace, dev: str, *args: str) -> Iterator[
     """Run `xdpipe measure` there, with a directory of its own, from when it takes packets on."""
     run_dir = bench.run_dir.parent / "m"  # the path of a socket has 107 bytes
     popen = where.popen(
-        [sys.executable, "-P", "-m", "xdpipe.cli", "measure", "--dev", dev, "--json", *args],
+        [sys.executable, "-P", "-m", "xdpipe", "measure", "--dev", dev, "--json", *args],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**bench.env, "XDPIPE_RUN_DIR": str(run_dir)},
     )  # fmt: skip
@@ -94,7 +94,7 @@ def test_the_share_that_a_link_loses_is_told(across: Crossing, tmp_path: Path) -
     capture = stamped_capture(tmp_path / "stamped.pcap", [Stamp(n) for n in range(10_000)])
     with measuring(across, across.far, "f0") as running:
         link = across.run(PIPELINES / "lossy_link.py")
-        across.replay(capture, "--pps", "20000")
+        across.replay(capture, "--pps", pps(20_000))
         until(lambda: n_stamped(running) == 9_000, "all packets are counted")
         final = running.end()
     (told,) = final["runs"]
@@ -105,6 +105,7 @@ def test_the_share_that_a_link_loses_is_told(across: Crossing, tmp_path: Path) -
     assert link.end()["ledger"]["verdicts"]["DROP"] == 1_000
 
 
+@pytest.mark.alone
 def test_the_time_that_a_link_holds_packets_is_told(across: Crossing) -> None:
     n = 40
     with measuring(across, across.far, "f0") as running:
@@ -159,11 +160,8 @@ def test_it_ends_by_itself_when_no_more_come(bench: Bench, tmp_path: Path) -> No
 
 def test_what_has_no_stamp_goes_on_to_the_kernel(bench: Bench) -> None:
     with measuring(bench, bench.host, "h0") as running:
-        ping = bench.client.run(
-            ["ping", "-c", "3", "-i", "0.2", "10.1.0.1"], capture_output=True, text=True
-        )
+        bench.reach(HOST4)
         final = running.end()
-    assert "3 received" in ping.stdout
     assert final["runs"] == []
     assert final["ledger"]["verdicts"]["DROP"] == 0
 

@@ -29,14 +29,6 @@ def bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Crossing]:
         yield bench
 
 
-def ping(bench: Crossing, *options: str) -> None:
-    done = bench.client.run(
-        ["ping", "-c", "3", "-i", "0.02", "-W", str(5 * PATIENCE), *options],
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
-    assert " 0% packet loss" in done.stdout, done.stdout
-
-
 def refused(bench: Crossing, address: str) -> bool:
     """Whether the client is told that nobody listens: by a quoted packet that it knows again."""
     with bench.client.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as ours:
@@ -53,8 +45,8 @@ def refused(bench: Crossing, address: str) -> bool:
 def test_neighbours_and_those_behind_are_reached_from_either_side(bench: Crossing) -> None:
     running = bench.run(EXAMPLES / "one_to_one_nat.py")
     for address in (FAR_INSIDE, "203.0.113.1"):
-        ping(bench, address)
-        ping(bench, "-s", "4000", address)
+        bench.reach(address)
+        bench.reach(address, "-s", "4000")
         assert refused(bench, address)
     listener = bench.client.call(lambda: socket.create_server((CLIENT4, 2000)))
     with listener:
@@ -88,8 +80,5 @@ def test_a_route_is_traced_through_it(bench: Crossing) -> None:
     bench.far.run(["sysctl", "-q", "net.ipv4.ip_forward=1"])
     ip(bench.far, "route add 198.51.100.0/24 dev lo")
     ip(bench.client, f"route add 198.51.100.0/24 via {FAR_INSIDE}")
-    told = bench.client.run(
-        ["ping", "-c", "1", "-t", "1", "-W", str(5 * PATIENCE), "198.51.100.9"],
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
-    assert f"From {FAR_INSIDE} icmp_seq=1 Time to live exceeded" in told.stdout
+    told = bench.ping("198.51.100.9", "-t", "1", n=1)
+    assert f"From {FAR_INSIDE} icmp_seq=1 Time to live exceeded" in told

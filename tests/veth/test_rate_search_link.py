@@ -25,6 +25,7 @@ def across(tmp_path: Path) -> Iterator[Crossing]:
         yield bench
 
 
+@pytest.mark.alone
 def test_the_rate_that_a_link_carries_is_found(
     across: Crossing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

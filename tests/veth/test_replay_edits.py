@@ -1,6 +1,5 @@
 """Edits of `xdpipe replay`: what arrives is what they say, seen by a socket of its own."""
 
-import socket
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ from scapy.compat import raw
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
-from hosts import SO_RCVBUFFORCE, Bench
+from hosts import Bench
 from xdpipe.capture import CaptureWriter
 
 MACS = {"src": "02:00:00:00:00:01", "dst": "02:00:00:00:00:02"}
@@ -27,16 +26,6 @@ def capture(tmp_path: Path) -> Path:
         for i in range(100):
             writer.write(i * 1000, packet(i, 1600 if i % 5 == 0 else 50, dport=53 + i % 2))
     return path
-
-
-def received(bench: Bench) -> "socket.socket":
-    sock = bench.host.call(
-        lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
-    )
-    sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
-    sock.bind(("h0", 0x0800))
-    sock.settimeout(10)
-    return sock
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +47,7 @@ def test_what_arrives_is_edited_in_every_round(
         if truncate or i % 5
     ]
     more = ("--truncate",) if truncate else ()
-    with received(bench) as sock:
+    with bench.raw_socket() as sock:
         result = bench.replay(
             capture, *EDITS, *more, "--engine", engine, "--loop", "2", "--pps", "20000"
         )
@@ -86,7 +75,7 @@ def test_a_users_function_is_called_once_for_all_rounds(
     )
     expected = [packet(i, 50, "10.9.9.9", 54) for i in range(1, 100, 2) if i % 5]
     for _ in range(2):
-        with received(bench) as sock:
+        with bench.raw_socket() as sock:
             result = bench.replay(capture, "--edit", str(file), "--loop", "3", "--pps", "20000")
             packets = [sock.recv(4000) for _ in range(3 * len(expected))]
         assert packets == expected * 3

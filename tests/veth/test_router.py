@@ -4,16 +4,15 @@ A kernel throws away what has a wrong checksum and counts it; of a TCP session n
 missing. Client and far end leave checksums to their links, or do not, and so does the host between.
 """
 
-import json
 import os
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hosts import KERNEL, PATIENCE, PIPELINES, Crossing, crossing, until, vlan_switch
+from hosts import KERNEL, PATIENCE, PIPELINES, Crossing, crossing, vlan_switch
+from programs import iperf3
 from xdpipe.netns import Namespace
 
 FAR = {4: "192.0.2.1", 6: "fd02::1"}
@@ -59,16 +58,6 @@ def n_refused(namespace: Namespace) -> int:
     return n
 
 
-def ping(bench: Crossing, address: str, *options: str) -> str:
-    """Return what ping says of 5 packets, of which none may be lost."""
-    done = bench.client.run(
-        ["ping", "-c", "5", "-i", "0.02", "-W", str(5 * PATIENCE), *options, address],
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
-    assert " 0% packet loss" in done.stdout, (done.stdout, bench.started[-1].status())
-    return str(done.stdout)
-
-
 def exchange(bench: Crossing, address: str) -> int:
     """Have datagrams echoed, fragmented ones as well; return how many."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -92,31 +81,21 @@ def exchange(bench: Crossing, address: str) -> int:
     return len(sizes)
 
 
-def listens(namespace: Namespace, port: int) -> bool:
-    told = namespace.run(["ss", "-Hltn", f"sport = :{port}"], capture_output=True, text=True).stdout
-    return bool(told.strip())
-
-
 def stream(
     bench: Crossing, address: str, port: int, real_port: int, known_as: str | None = None
 ) -> None:
     """Run a TCP session in either direction, each with a server of its own."""
     for reverse in ([], ["-R"]):
-        with bench.far.popen(
-            ["iperf3", "-s", "-1", "-B", address, "-p", str(real_port)], stdout=subprocess.DEVNULL
-        ) as server:
-            try:
-                until(lambda: listens(bench.far, real_port), "iperf3 listens")
-                done = bench.client.run(
-                    ["iperf3", "-c", known_as or address, "-p", str(port), "--json",
-                     "-t", str(IPERF_S), *reverse],
-                    check=False, capture_output=True, text=True,
-                )  # fmt: skip
-            finally:
-                server.kill()
-        told = json.loads(done.stdout)
-        assert "error" not in told, told["error"]
-        assert told["end"]["sum_received"]["bytes"] > 1e6 * IPERF_S
+        end = iperf3(
+            bench,
+            address,
+            "-t",
+            str(IPERF_S),
+            *reverse,
+            port=real_port,
+            at=(known_as or address, port),
+        )
+        assert end["sum_received"]["bytes"] > 1e6 * IPERF_S
 
 
 @pytest.mark.parametrize(
@@ -135,7 +114,7 @@ def test_a_router_with_other_addresses_outside(
         running = bench.run(ROUTER)
         for address in FAR.values():
             for size in ("56", "3000"):
-                assert ping(bench, address, "-s", size).count("ttl=63") == 5
+                assert bench.reach(address, "-s", size, n=5).count("ttl=63") == 5
             exchange(bench, address)
             stream(bench, address, 8000, 9000)
         expired = ["ping", "-c", "5", "-i", "0.02", "-W", "1", "-t", "1", FAR[4]]
@@ -160,8 +139,8 @@ def test_jumbo_packets_in_several_frames(tmp_path: Path) -> None:
     with crossing(tmp_path, mtu=9000) as bench:
         make_networks(bench)
         running = bench.run(ROUTER)
-        ping(bench, FAR[4], "-M", "do", "-s", "8972")
-        ping(bench, FAR[6], "-s", "8900")
+        bench.reach(FAR[4], "-M", "do", "-s", "8972")
+        bench.reach(FAR[6], "-s", "8900")
         for address in FAR.values():
             exchange(bench, address)
         assert n_refused(bench.client) == n_refused(bench.far) == 0
@@ -189,9 +168,9 @@ def tagged(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Crossing]
 def test_tags_are_taken_out_and_put_in(tagged: Crossing) -> None:
     running = tagged.run(PIPELINES / "vlan.py")
     for address in ("10.7.0.1", "fd07::1"):
-        ping(tagged, address)
-        ping(tagged, address, "-s", "1400")
-        ping(tagged, address, "-s", "3000")
+        tagged.reach(address)
+        tagged.reach(address, "-s", "1400")
+        tagged.reach(address, "-s", "3000")
     stream(tagged, "10.7.0.1", 5201, 5201)
     final = running.end()
     assert n_refused(tagged.client) == n_refused(tagged.far) == 0

@@ -105,7 +105,7 @@ def test_a_frame_size_that_cannot_be_is_one_clear_line(bench: Bench) -> None:
     )
 
 
-def test_too_few_huge_pages_is_one_clear_line(bench: Bench) -> None:
+def test_too_few_huge_pages_is_one_clear_line(bench: Bench, huge_pages_alone: None) -> None:
     before = HUGE_PAGES.read_text()
     HUGE_PAGES.write_text("0")
     try:

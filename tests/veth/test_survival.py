@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hosts import EXAMPLES, PATIENCE, PIPELINES, Bench, Running, until
+from hosts import EXAMPLES, KERNEL, PATIENCE, PIPELINES, Bench, Running, until
 from traffic import numbered_flows
 from xdpipe.link import Link
 from xdpipe.process import Process
@@ -37,7 +37,7 @@ def test_a_killed_worker_is_replaced_and_the_ledger_still_closes(
     running = bench.run(PIPELINES / "in_order.py")
     first = pids(running)
     popen = bench.client.popen(
-        [sys.executable, "-P", "-m", "xdpipe.cli", "replay", str(capture), "--dev",
+        [sys.executable, "-P", "-m", "xdpipe", "replay", str(capture), "--dev",
          "c0", "--queues", "0-1", "--pps", "40000", "--loop", "1000", "--json"],
         stdout=-1, text=True, env=bench.env,
     )  # fmt: skip
@@ -67,8 +67,10 @@ def test_a_killed_worker_is_replaced_and_the_ledger_still_closes(
     assert ledger["to_kernel"]["no_socket"] > 0
     dropped = sum(ledger["kernel_drops"].values())  # 0 where the machine keeps up
     assert ledger["received"] + dropped + ledger["to_kernel"]["no_socket"] == sent
-    assert ledger["verdicts"]["LOST_WITH_WORKER"] <= 512
     worker = final["workers"][0]
+    # before Linux 6.4 what waited on its rings is lost as well, see docs/vm.md
+    in_its_hands = 512 if KERNEL >= (6, 4) else worker["n_frames"]
+    assert ledger["verdicts"]["LOST_WITH_WORKER"] <= in_its_hands
     assert worker["pid"] != first[0]
     assert sum(worker["frames"].values()) == worker["n_frames"]
     assert worker["frames"]["fill"] == worker["n_frames"]  # no frame leaked

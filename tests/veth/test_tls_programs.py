@@ -40,7 +40,8 @@ class Talk:
 
 
 TALKS = (
-    Talk("plain.example", ("-tls1_3",), version=0x0304, cipher=0x1302,
+    # the groups that OpenSSL 3.5 offers by itself make its hello too long for one segment
+    Talk("plain.example", ("-tls1_3", "-groups", "X25519"), version=0x0304, cipher=0x1302,
          ciphers=(0x1302, 0x1303, 0x1301, 0x00FF)),
     Talk("alpn.example", ("-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"),
          alpn=("h2", "http/1.1"), agreed="h2", version=0x0303, cipher=0xC02B,
@@ -119,7 +120,7 @@ def test_what_openssl_says_it_sent_is_what_was_seen(bench: Bench, tmp_path: Path
              "-quiet", "-www")  # fmt: skip
     said: Counter[str] = Counter()
     alerts: list[int] = []
-    with server(bench, PORT, *serve), tcpdump(bench, capture, PORT):
+    with server(bench.host, PORT, *serve), tcpdump(bench, capture, PORT):
         running = bench.run(PIPELINES / "tls.py")
         for one in TALKS:
             said += talk(bench, one, alerts)

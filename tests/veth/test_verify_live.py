@@ -22,7 +22,7 @@ from hosts import EXAMPLES, PATIENCE, until
 from traffic import numbered_flows
 
 ETHER = Ether(dst="02:00:00:00:00:01", src="02:00:00:00:00:02")
-VERIFY = [sys.executable, "-P", "-m", "xdpipe.cli", "verify"]
+VERIFY = [sys.executable, "-P", "-m", "xdpipe", "verify"]
 MIX = """
 from xdpipe import PASS, Batch, Pipeline, Stage
 from xdpipe.stages import Headers, SwapAddresses
