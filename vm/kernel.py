@@ -19,7 +19,7 @@ BOOT = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "9p", "9pnet_virti
         "virtio_console")  # fmt: skip
 """Modules without which there is no root file system and no console; loaded in this order."""
 MODULES = (*BOOT, "virtio_net", "igb", "vmxnet3", "e1000e", "veth", "tun", "xsk_diag",
-           "sch_ingress", "cls_bpf", "8021q", "ptp")  # fmt: skip
+           "sch_ingress", "sch_netem", "cls_bpf", "8021q", "ptp")  # fmt: skip
 _PACKED = {b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b": "gzip"}
 """What unpacks a kernel, by how it begins."""
 _INIT = ROOT / "vm/guest/init"
